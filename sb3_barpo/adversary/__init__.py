@@ -1,0 +1,33 @@
+"""
+Adversaries: an objective to raise, a ball to stay in, a solver that climbs.
+
+Training adversaries and evaluation attacks are pairings of these parts. The package knows policies and tensors, and no
+environment.
+"""
+
+from sb3_barpo.adversary.adversary import Adversary
+from sb3_barpo.adversary.balls import Ball, L2Ball, LinfBall
+from sb3_barpo.adversary.bounds import Bounds, check_observation_space, observation_bounds
+from sb3_barpo.adversary.objectives import KL, Objective, Policy, Samples, Surrogate, Value, clipped_surrogate
+from sb3_barpo.adversary.solvers import PGD, SGLD, Solver, Uniform
+
+__all__ = [
+    "KL",
+    "PGD",
+    "SGLD",
+    "Adversary",
+    "Ball",
+    "Bounds",
+    "L2Ball",
+    "LinfBall",
+    "Objective",
+    "Policy",
+    "Samples",
+    "Solver",
+    "Surrogate",
+    "Uniform",
+    "Value",
+    "check_observation_space",
+    "clipped_surrogate",
+    "observation_bounds",
+]

@@ -1,0 +1,121 @@
+"""The adversary: an objective to raise, a ball to stay in, a solver that climbs."""
+
+from typing import Any
+
+import torch as th
+
+from sb3_barpo.adversary.balls import Ball, LinfBall
+from sb3_barpo.adversary.bounds import Bounds
+from sb3_barpo.adversary.objectives import Goal, Objective, Policy, Samples
+from sb3_barpo.adversary.solvers import Solver
+
+
+class Adversary:
+    """
+    Looks for observations near the clean ones that raise an objective of the policy.
+
+    The policy is examined as it acts, in evaluation mode, and left as it was: no gradient stays in its parameters, no
+    statistics move, and the global random generator is not touched.
+
+    :param objective: What to raise; ``None`` for a solver that needs none (:class:`Uniform`).
+    :param solver: How to climb.
+    :param ball: Where to stay, :class:`LinfBall` by default.
+    :raises ValueError: if the objective has no gradient where the solver starts, or if either part misses the other.
+
+    Example::
+
+        adversary = Adversary(KL(), SGLD(n_steps=10), LinfBall())
+        perturbed = adversary.perturb(model.policy, observations, epsilon=0.075)
+    """
+
+    def __init__(self, objective: Objective | None, solver: Solver, ball: Ball | None = None) -> None:
+        if (objective is None) != solver.blind:
+            raise ValueError(
+                f"The solver {solver!r} {'takes no objective' if solver.blind else 'needs an objective to raise'}, "
+                f"but objective={objective!r}. Pair Uniform() with None and every other solver with an objective."
+            )
+        if objective is not None and objective.stationary_at_clean and solver.starts_clean:
+            raise ValueError(
+                f"The objective {objective!r} has no gradient at the clean observation, where {solver!r} starts: it "
+                "would never move. Let the solver start with noise: SGLD(), or PGD with start_radius above 0."
+            )
+        self.objective = objective
+        self.solver = solver
+        self.ball = LinfBall() if ball is None else ball
+        self.seed(None)
+
+    def seed(self, seed: int | None) -> None:
+        """
+        :param seed: Seed of the adversary's own random generator; ``None`` draws one from the operating system.
+        """
+        self._seed = seed
+        self._generator: th.Generator | None = None
+
+    def generator(self, device: th.device) -> th.Generator:
+        """
+        :param device: Device of the observations.
+        :return: The adversary's own random generator there.
+        """
+        if self._generator is None or self._generator.device != device:
+            self._generator = th.Generator(device)
+            if self._seed is None:
+                self._generator.seed()
+            else:
+                self._generator.manual_seed(self._seed)
+        return self._generator
+
+    def perturb(
+        self,
+        policy: Policy,
+        observations: th.Tensor,
+        epsilon: float,
+        samples: Samples | None = None,
+        bounds: Bounds | None = None,
+    ) -> th.Tensor:
+        """
+        :param policy: The policy under attack.
+        :param observations: Clean observations, shape ``(B, *obs)``.
+        :param epsilon: Radius of the ball, in the units of the observations; 0 gives the observations back.
+        :param samples: The minibatch to which the observations belong, for objectives that need it.
+        :param bounds: Limits of the observation space.
+        :return: Perturbed observations without gradient, shape ``(B, *obs)``.
+        :raises ValueError: if the objective needs samples and there are none.
+        """
+        if epsilon == 0:
+            return observations
+        was_training = policy.training
+        policy.set_training_mode(False)
+        try:
+            with th.enable_grad():
+                delta = self.solver.solve(
+                    self._goal(policy, observations, samples),
+                    observations,
+                    self.ball,
+                    epsilon,
+                    self.generator(observations.device),
+                )
+        finally:
+            policy.set_training_mode(was_training)
+        perturbed = (observations + delta).detach()
+        return perturbed if bounds is None else bounds.clip(perturbed, observations)
+
+    def gain(
+        self, policy: Policy, observations: th.Tensor, perturbed: th.Tensor, samples: Samples | None = None
+    ) -> th.Tensor:
+        """
+        :return: The objective at the perturbed minus at the clean observations, shape ``(B,)``; 0 without objective.
+        """
+        with th.no_grad():
+            goal = self._goal(policy, observations, samples)
+            return goal(perturbed) - goal(observations)
+
+    def _goal(self, policy: Policy, observations: th.Tensor, samples: Samples | None) -> Goal:
+        if self.objective is None:
+            return lambda perturbed: perturbed.new_zeros(len(perturbed))
+        return self.objective.prepare(policy, observations, samples)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_generator": None}  # generators do not pickle on every torch; the seed tells enough
+
+    def __repr__(self) -> str:
+        return f"Adversary({self.objective!r}, {self.solver!r}, {self.ball!r})"

@@ -1,0 +1,146 @@
+"""
+Objectives: what an adversary raises, one value per sample.
+
+An objective is prepared on a minibatch, where it computes once what does not depend on the perturbation, and gives the
+function that a solver climbs. It asks the policy only for its action distribution and its value, so whatever SB3
+policy can answer can be attacked.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+import torch as th
+from stable_baselines3.common.distributions import Distribution
+
+#: Maps perturbed observations ``(B, *obs)`` to one value per sample ``(B,)``; row i depends on observation i alone.
+Goal = Callable[[th.Tensor], th.Tensor]
+
+
+class Policy(Protocol):
+    """What objectives ask of a policy. SB3's ``ActorCriticPolicy`` fulfils it."""
+
+    training: bool
+
+    def get_distribution(self, obs: th.Tensor) -> Distribution:
+        """:return: The action distribution at the observations ``(B, *obs)``."""
+
+    def predict_values(self, obs: th.Tensor) -> th.Tensor:
+        """:return: The values of the observations ``(B, *obs)``, shape ``(B, 1)``."""
+
+    def set_training_mode(self, mode: bool) -> None:
+        """Switch dropout, batch normalisation and the like."""
+
+
+class Samples(NamedTuple):
+    """
+    What a minibatch of a rollout says of its observations, for objectives that need it.
+
+    :param actions: Actions taken, shape ``(B, *action)``, or ``(B,)`` and integer for ``Discrete``.
+    :param old_log_prob: Their log-probabilities under the policy that took them at the clean observation, ``(B,)``.
+    :param advantages: Advantages, normalised if the algorithm normalises them, ``(B,)``.
+    :param clip_range: PPO's clip range.
+    """
+
+    actions: th.Tensor
+    old_log_prob: th.Tensor
+    advantages: th.Tensor
+    clip_range: float
+
+
+def clipped_surrogate(log_prob: th.Tensor, samples: Samples) -> th.Tensor:
+    """
+    PPO's clipped surrogate, in the order of operations of SB3's PPO, so that its mean is the same bit for bit.
+
+    :param log_prob: Log-probabilities of the samples' actions under the present policy, shape ``(B,)``.
+    :param samples: The minibatch.
+    :return: ``min(r A, clip(r, 1 - c, 1 + c) A)``, shape ``(B,)``.
+    """
+    ratio = th.exp(log_prob - samples.old_log_prob)
+    clipped = th.clamp(ratio, 1 - samples.clip_range, 1 + samples.clip_range)
+    return th.min(samples.advantages * ratio, samples.advantages * clipped)
+
+
+def action_distributions(policy: Policy, observations: th.Tensor) -> list[th.distributions.Distribution]:
+    """
+    The torch distributions behind SB3's wrapper. The wrapper itself cannot be kept: a policy has one and refills it.
+
+    :param policy: The policy.
+    :param observations: Shape ``(B, *obs)``.
+    :return: One distribution, or one per action for ``MultiDiscrete``.
+    """
+    distribution = policy.get_distribution(observations).distribution
+    return distribution if isinstance(distribution, list) else [distribution]
+
+
+def kl_divergence(
+    p: list[th.distributions.Distribution], q: list[th.distributions.Distribution]
+) -> th.Tensor:
+    """
+    :param p: Distributions from :func:`action_distributions`.
+    :param q: The same at other observations.
+    :return: Exact ``D_KL(p ‖ q)`` of the joint actions, shape ``(B,)``. A tanh squash leaves it as it is.
+    """
+    parts = [th.distributions.kl_divergence(p_i, q_i) for p_i, q_i in zip(p, q, strict=True)]
+    return th.stack([part.reshape(len(part), -1).sum(1) for part in parts]).sum(0)
+
+
+class Objective(ABC):
+    """What an adversary raises."""
+
+    #: The gradient vanishes at the clean observation, so a solver that starts there would not move.
+    stationary_at_clean: bool = False
+
+    @abstractmethod
+    def prepare(self, policy: Policy, observations: th.Tensor, samples: Samples | None = None) -> Goal:
+        """
+        :param policy: The policy under attack; its parameters are never changed and get no gradient.
+        :param observations: Clean observations, shape ``(B, *obs)``.
+        :param samples: The minibatch to which the observations belong, if there is one.
+        :return: The function that a solver climbs.
+        :raises ValueError: if the objective needs samples and there are none.
+        """
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+
+class KL(Objective):
+    """
+    ``D_KL(π(·|s) ‖ π(·|s'))``: how far the action distribution moves. The inner objective of BARPO (Li et al., ICLR
+    2026, section 4) and of SA-PPO, and the MAD attack (both Zhang et al., NeurIPS 2020).
+    """
+
+    stationary_at_clean = True
+
+    def prepare(self, policy: Policy, observations: th.Tensor, samples: Samples | None = None) -> Goal:
+        with th.no_grad():
+            clean = action_distributions(policy, observations)
+        return lambda perturbed: kl_divergence(clean, action_distributions(policy, perturbed))
+
+
+class Surrogate(Objective):
+    """
+    ``-surr(s')``: PPO's own loss at the perturbed observation, with the clean old log-probability in the denominator.
+    The inner objective of ARPO (Li et al., ICLR 2026) and of CAR-PPO (arXiv 2502.16734). A sample whose ratio is
+    clipped has no gradient and moves only by the solver's start and noise.
+    """
+
+    def prepare(self, policy: Policy, observations: th.Tensor, samples: Samples | None = None) -> Goal:
+        if samples is None:
+            raise ValueError(
+                "The Surrogate objective needs the actions and advantages of a rollout, but got samples=None. "
+                "Outside training use KL() or Value()."
+            )
+
+        def goal(perturbed: th.Tensor) -> th.Tensor:
+            return -clipped_surrogate(policy.get_distribution(perturbed).log_prob(samples.actions), samples)
+
+        return goal
+
+
+class Value(Objective):
+    """``-V(s')``: the perturbed observation that looks worst to the critic (Pattanaik et al., AAMAS 2018)."""
+
+    def prepare(self, policy: Policy, observations: th.Tensor, samples: Samples | None = None) -> Goal:
+        return lambda perturbed: -policy.predict_values(perturbed).flatten()

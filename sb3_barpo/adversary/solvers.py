@@ -1,0 +1,206 @@
+"""
+Solvers: how an adversary looks for the perturbation that raises its objective.
+
+A solver works on perturbations ``delta`` of shape ``(B, *obs)``, sums the objective over the batch and takes the
+gradient with respect to the perturbed observations alone: no row feels its neighbours, and the policy's parameters get
+no gradient. It draws from the generator that it is given, never from the global one.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch as th
+
+from sb3_barpo.adversary.balls import Ball
+from sb3_barpo.adversary.objectives import Goal
+
+
+def _climb(
+    goal: Goal,
+    observations: th.Tensor,
+    delta: th.Tensor,
+    ball: Ball,
+    epsilon: float,
+    step: float,
+    noise: list[float],
+    generator: th.Generator,
+) -> th.Tensor:
+    """
+    Steps of size ``step`` in the ball's steepest direction, each followed by projection.
+
+    :param noise: Standard deviation of the Gaussian noise added to the gradient at each step; its length is the number
+        of steps.
+    :return: The last perturbation, shape ``(B, *obs)``.
+    """
+    for std in noise:
+        perturbed = (observations + delta).requires_grad_()
+        (gradient,) = th.autograd.grad(goal(perturbed).sum(), perturbed)
+        if std > 0:
+            gradient = gradient + std * _randn_like(gradient, generator)
+        delta = ball.project(delta + step * ball.steepest(gradient), epsilon)
+    return delta
+
+
+def _randn_like(like: th.Tensor, generator: th.Generator) -> th.Tensor:
+    return th.randn(like.shape, generator=generator, dtype=like.dtype, device=like.device)
+
+
+class Solver(ABC):
+    """Looks for the perturbation in the ball that raises the objective most."""
+
+    #: Does not look at its objective.
+    blind: ClassVar[bool] = False
+
+    @property
+    def starts_clean(self) -> bool:
+        """Whether it begins at the clean observation itself, where some objectives have no gradient."""
+        return False
+
+    @abstractmethod
+    def solve(
+        self,
+        goal: Goal,
+        observations: th.Tensor,
+        ball: Ball,
+        epsilon: float,
+        generator: th.Generator,
+        start: th.Tensor | None = None,
+    ) -> th.Tensor:
+        """
+        :param goal: The function to raise.
+        :param observations: Clean observations, shape ``(B, *obs)``, floating point.
+        :param ball: Where the perturbations must stay.
+        :param epsilon: Its radius, above 0.
+        :param generator: Source of randomness, on the observations' device.
+        :param start: Perturbations to begin with instead of the solver's own, shape ``(B, *obs)``.
+        :return: Perturbations of the ball, shape ``(B, *obs)``.
+        """
+
+
+def _best(goal: Goal, observations: th.Tensor, found: list[th.Tensor]) -> th.Tensor:
+    """For each row the perturbation of the highest objective."""
+    with th.no_grad():
+        winners = th.stack([goal(observations + delta) for delta in found]).argmax(0)
+    return th.stack(found)[winners, th.arange(len(observations), device=observations.device)]
+
+
+def _check(rule: bool, name: str, value: object, remedy: str) -> None:
+    if not rule:
+        raise ValueError(f"{name} is {value!r}, but {remedy}.")
+
+
+@dataclass(frozen=True)
+class Uniform(Solver):
+    """One uniform draw from the ball: the Random attack."""
+
+    blind: ClassVar[bool] = True
+
+    def solve(
+        self,
+        goal: Goal,
+        observations: th.Tensor,
+        ball: Ball,
+        epsilon: float,
+        generator: th.Generator,
+        start: th.Tensor | None = None,
+    ) -> th.Tensor:
+        return epsilon * ball.sample(observations, generator)
+
+
+@dataclass(frozen=True)
+class PGD(Solver):
+    """
+    Projected gradient ascent (Madry et al., ICLR 2018), the best of several random starts for each sample.
+
+    :param n_steps: Number of gradient steps.
+    :param step_size: Size of a step in units of ε. By default ``2 / n_steps``: the far corner of the ball is within
+        reach from wherever the search starts. The reference code of the field takes ``1 / n_steps``.
+    :param start_radius: The start is drawn uniformly from the ball of radius ``start_radius · ε``; 0 starts at the
+        clean observation.
+    :param restarts: Number of starts. With more than one, each sample keeps the perturbation of the highest objective.
+    :raises ValueError: if a parameter is out of range.
+    """
+
+    n_steps: int = 10
+    step_size: float | None = None
+    start_radius: float = 1.0
+    restarts: int = 1
+
+    def __post_init__(self) -> None:
+        _check(self.n_steps >= 1, "PGD's n_steps", self.n_steps, "a search takes at least 1 step")
+        _check(
+            self.step_size is None or 0 < self.step_size < math.inf,
+            "PGD's step_size",
+            self.step_size,
+            "it must be finite and above 0, or None for 2 / n_steps",
+        )
+        _check(0 <= self.start_radius <= 1, "PGD's start_radius", self.start_radius, "it must lie between 0 and 1")
+        _check(self.restarts >= 1, "PGD's restarts", self.restarts, "a search needs at least 1 start")
+
+    @property
+    def starts_clean(self) -> bool:
+        return self.start_radius == 0
+
+    def solve(
+        self,
+        goal: Goal,
+        observations: th.Tensor,
+        ball: Ball,
+        epsilon: float,
+        generator: th.Generator,
+        start: th.Tensor | None = None,
+    ) -> th.Tensor:
+        step = epsilon * (2 / self.n_steps if self.step_size is None else self.step_size)
+        # A given start serves once: a search repeated from it would end where the first one ended.
+        starts = [start] + [None] * (self.restarts - 1)
+        found = [
+            _climb(
+                goal,
+                observations,
+                self.start_radius * epsilon * ball.sample(observations, generator) if delta is None else delta,
+                ball,
+                epsilon,
+                step,
+                [0.0] * self.n_steps,
+                generator,
+            )
+            for delta in starts
+        ]
+        return found[0] if len(found) == 1 else _best(goal, observations, found)
+
+
+@dataclass(frozen=True)
+class SGLD(Solver):
+    """
+    Stochastic gradient Langevin dynamics with signed steps of ``ε / n_steps``, as in the reference code of SA-PPO
+    (Zhang et al., NeurIPS 2020), on which BARPO builds. It starts one step away from the clean observation, in a
+    random corner, because the KL has no gradient there; the gradient of step ``i`` gets Gaussian noise of standard
+    deviation ``sqrt(2 · ε / n_steps · beta) / (i + 2)``.
+
+    :param n_steps: Number of gradient steps.
+    :param beta: Temperature of the noise: 1e-5 in training, 1 in the MAD attack.
+    :raises ValueError: if a parameter is out of range.
+    """
+
+    n_steps: int = 10
+    beta: float = 1e-5
+
+    def __post_init__(self) -> None:
+        _check(self.n_steps >= 1, "SGLD's n_steps", self.n_steps, "a search takes at least 1 step")
+        _check(0 <= self.beta < math.inf, "SGLD's beta", self.beta, "a temperature is finite and at least 0")
+
+    def solve(
+        self,
+        goal: Goal,
+        observations: th.Tensor,
+        ball: Ball,
+        epsilon: float,
+        generator: th.Generator,
+        start: th.Tensor | None = None,
+    ) -> th.Tensor:
+        step = epsilon / self.n_steps
+        delta = start if start is not None else step * ball.steepest(_randn_like(observations, generator))
+        noise = [math.sqrt(2 * step * self.beta) / (i + 2) for i in range(self.n_steps)]
+        return _climb(goal, observations, delta, ball, epsilon, step, noise, generator)

@@ -1,0 +1,19 @@
+"""ARPO: adversarially robust policy optimization."""
+
+from sb3_barpo.adversary import SGLD, Adversary, Surrogate
+from sb3_barpo.robust_ppo import RobustPPO
+
+
+class ARPO(RobustPPO):
+    """
+    PPO against the strongest adversary (Li et al., ICLR 2026, section 3).
+
+    Inner problem: ``max -surr(s')`` over the ball, by SGLD. Outer problem: PPO's surrogate at ``s'``. It finds robust
+    policies of low natural return: the tension that BARPO relaxes.
+
+    All arguments: :class:`sb3_barpo.robust_ppo.RobustPPO`. κ = 0 ("vanilla") by default; ``kappa=1`` is "ARPO with
+    guidance".
+    """
+
+    def default_adversary(self) -> Adversary:
+        return Adversary(Surrogate(), SGLD())

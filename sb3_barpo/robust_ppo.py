@@ -1,0 +1,273 @@
+"""PPO with an adversary in the loop: the arguments, the one training loop and the logging that ARPO and BARPO share."""
+
+from collections import defaultdict
+from typing import Any, ClassVar, NamedTuple, TypeVar
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3 import PPO
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, RolloutBufferSamples
+from stable_baselines3.common.utils import explained_variance
+from torch.nn import functional as F
+
+from sb3_barpo.adversary import (
+    KL,
+    Adversary,
+    Bounds,
+    Samples,
+    check_observation_space,
+    clipped_surrogate,
+    observation_bounds,
+)
+from sb3_barpo.schedules import Schedule, ScheduleLike, as_schedule
+
+SelfRobustPPO = TypeVar("SelfRobustPPO", bound="RobustPPO")
+
+
+class _Update(NamedTuple):
+    """What stays the same during one call of ``train``."""
+
+    clip_range: float
+    clip_range_vf: float | None
+    epsilon: float
+    kappa: float
+    bounds: Bounds | None
+
+
+class RobustPPO(PPO):
+    """
+    The parent of :class:`ARPO` and :class:`BARPO`; users take those.
+
+    Rollouts are collected by the clean policy. In each minibatch an adversary looks for perturbed observations ``s'``
+    within ε of the clean ones ``s``, and the policy loss becomes
+
+        ``-(mean surr(s') + κ mean surr(s)) / (1 + κ)``
+
+    with PPO's clipped surrogate and ``s'`` held fixed. Value loss and entropy bonus stay on clean observations. At
+    ``epsilon=0`` this is SB3's PPO, bit for bit. (Li et al., "On the Tension Between Optimality and Adversarial
+    Robustness in Policy Optimization", ICLR 2026. Dividing by ``1 + κ`` is ours: it keeps the meaning of ``vf_coef``,
+    ``ent_coef`` and ``max_grad_norm``.)
+
+    :param policy: As in PPO.
+    :param env: As in PPO; observations must be ``Box`` of a floating type.
+    :param args: PPO's further arguments, by position.
+    :param epsilon: The strength: radius of the adversary's ball, in units of what the policy sees (after
+        ``VecNormalize``). A number, a schedule, a spec or a string (see :mod:`sb3_barpo.schedules`). Its time never
+        runs backwards when training is continued by ``learn(..., reset_num_timesteps=False)``.
+    :param kappa: Weight κ of the clean surrogate ("SPO guidance"), in the same forms; 0 is "without guidance".
+    :param adversary: Who looks for ``s'``; by default the algorithm's own, on ten steps of SGLD. The model keeps a
+        copy, seeded with the model's seed.
+    :param kwargs: PPO's further arguments, by name.
+    :raises ValueError: for a negative or not finite strength, an unknown spec, a ball of the wrong shape.
+    :raises TypeError: for an observation space that is not supported yet, or an adversary that is none.
+    """
+
+    #: Default of ``kappa``.
+    default_kappa: ClassVar[float] = 0.0
+
+    def __init__(
+        self,
+        policy: str | type[ActorCriticPolicy],
+        env: GymEnv | str,
+        *args: Any,
+        epsilon: ScheduleLike = "ramp_0.075",
+        kappa: ScheduleLike | None = None,
+        adversary: Adversary | None = None,
+        _init_setup_model: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(policy, env, *args, _init_setup_model=False, **kwargs)
+        self.epsilon = epsilon
+        self.kappa = self.default_kappa if kappa is None else kappa
+        self.adversary = adversary
+        # The adversary's clock: the least progress remaining that training has seen.
+        self._progress_held = 1.0
+        if _init_setup_model:
+            self._setup_model()
+
+    def default_adversary(self) -> Adversary:
+        """:return: The adversary that is used when none is given."""
+        raise NotImplementedError
+
+    def _setup_model(self) -> None:
+        # Schedules are kept in their plain form, so that PPO.load reads our files where this package is missing.
+        self.epsilon = str(self.epsilon) if isinstance(self.epsilon, Schedule) else self.epsilon
+        self.kappa = str(self.kappa) if isinstance(self.kappa, Schedule) else self.kappa
+        self._epsilon_schedule = as_schedule(self.epsilon)
+        self._kappa_schedule = as_schedule(self.kappa)
+        if not isinstance(self.adversary, Adversary | None):
+            raise TypeError(f"adversary must be an Adversary or None (the default one), but it is {self.adversary!r}.")
+        chosen = self.default_adversary() if self.adversary is None else self.adversary
+        chosen.ball.check(check_observation_space(self.observation_space))
+        self._adversary = Adversary(chosen.objective, chosen.solver, chosen.ball)
+        super()._setup_model()
+
+    def set_random_seed(self, seed: int | None = None) -> None:
+        super().set_random_seed(seed)
+        self._adversary.seed(seed)
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "_adversary", "_epsilon_schedule", "_kappa_schedule"]
+
+    def learn(
+        self: SelfRobustPPO,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 1,
+        tb_log_name: str | None = None,
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> SelfRobustPPO:
+        if reset_num_timesteps:
+            self._progress_held = 1.0
+        return super().learn(
+            total_timesteps=total_timesteps,
+            callback=callback,
+            log_interval=log_interval,
+            tb_log_name=type(self).__name__ if tb_log_name is None else tb_log_name,
+            reset_num_timesteps=reset_num_timesteps,
+            progress_bar=progress_bar,
+        )
+
+    def train(self) -> None:
+        """One update on the rollout: SB3's ``PPO.train``, restated once, with the adversary where it has its place."""
+        self.policy.set_training_mode(True)
+        self._update_learning_rate(self.policy.optimizer)
+        update = self._begin_update()
+        logs: dict[str, list[Any]] = defaultdict(list)
+        loss = th.zeros(())
+        stop = False
+        for epoch in range(self.n_epochs):
+            logs["train/approx_kl"].clear()  # PPO logs the last epoch's
+            for index, rollout_data in enumerate(self.rollout_buffer.get(self.batch_size)):
+                samples = self._samples(rollout_data, update)
+                perturbed = self._adversary.perturb(
+                    self.policy, rollout_data.observations, update.epsilon, samples, update.bounds
+                )
+                if index == 0 and update.epsilon > 0:
+                    self._record_adversary(rollout_data.observations, perturbed, samples, logs)
+                loss = self._loss(rollout_data, samples, perturbed, update, logs)
+                approx_kl = logs["train/approx_kl"][-1]
+                if self.target_kl is not None and approx_kl > 1.5 * self.target_kl:
+                    stop = True
+                    if self.verbose >= 1:
+                        print(f"Early stopping at step {epoch} due to reaching max kl: {approx_kl:.2f}")
+                    break
+                self.policy.optimizer.zero_grad()
+                loss.backward()
+                th.nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
+                self.policy.optimizer.step()
+            self._n_updates += 1
+            if stop:
+                break
+        self._record_update(loss, update, logs)
+
+    def _begin_update(self) -> _Update:
+        """The update's settings, from the present progress."""
+        progress = self._current_progress_remaining
+        self._progress_held = min(self._progress_held, max(progress, 0.0))
+        epsilon, kappa = (
+            self._check_strength(name, schedule(self._progress_held))
+            for name, schedule in (("epsilon", self._epsilon_schedule), ("kappa", self._kappa_schedule))
+        )
+        if epsilon > 0 and not np.isfinite(self.rollout_buffer.observations).all():
+            raise ValueError(
+                "An observation of this rollout is NaN or infinite, so no ball can be laid around it. Find the "
+                "environment's fault, with stable_baselines3's VecCheckNan for example."
+            )
+        vec_normalize = self.get_vec_normalize_env()
+        normalize = vec_normalize.normalize_obs if vec_normalize is not None and vec_normalize.norm_obs else None
+        return _Update(
+            clip_range=self.clip_range(progress),
+            clip_range_vf=None if self.clip_range_vf is None else self.clip_range_vf(progress),
+            epsilon=epsilon,
+            kappa=kappa,
+            bounds=observation_bounds(self.observation_space, normalize, self.device),
+        )
+
+    @staticmethod
+    def _check_strength(name: str, value: float) -> float:
+        """A callable of the user's can return anything; our own schedules are checked when they are made."""
+        if not 0 <= value < np.inf:
+            raise ValueError(f"{name} must be finite and at least 0, but its schedule gave {value}. Mend the schedule.")
+        return value
+
+    def _samples(self, rollout_data: RolloutBufferSamples, update: _Update) -> Samples:
+        actions = rollout_data.actions
+        if isinstance(self.action_space, spaces.Discrete):
+            actions = actions.long().flatten()
+        advantages = rollout_data.advantages
+        # One sample has no spread, see https://github.com/DLR-RM/stable-baselines3/issues/325
+        if self.normalize_advantage and len(advantages) > 1:
+            advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+        return Samples(actions, rollout_data.old_log_prob, advantages, update.clip_range)
+
+    def _loss(
+        self,
+        rollout_data: RolloutBufferSamples,
+        samples: Samples,
+        perturbed: th.Tensor,
+        update: _Update,
+        logs: dict[str, list[Any]],
+    ) -> th.Tensor:
+        """PPO's loss, with the robust policy loss in place of the clean one when the adversary has strength."""
+        values, log_prob, entropy = self.policy.evaluate_actions(rollout_data.observations, samples.actions)
+        policy_loss = -clipped_surrogate(log_prob, samples).mean()
+        if update.epsilon > 0:
+            robust_log_prob = self.policy.get_distribution(perturbed).log_prob(samples.actions)
+            robust_loss = -clipped_surrogate(robust_log_prob, samples).mean()
+            logs["adversary/clean_surrogate"].append(-policy_loss.item())
+            logs["adversary/robust_surrogate"].append(-robust_loss.item())
+            policy_loss = (robust_loss + update.kappa * policy_loss) / (1 + update.kappa)
+
+        values_pred = values.flatten()
+        if update.clip_range_vf is not None:
+            values_pred = rollout_data.old_values + th.clamp(
+                values_pred - rollout_data.old_values, -update.clip_range_vf, update.clip_range_vf
+            )
+        value_loss = F.mse_loss(rollout_data.returns, values_pred)
+        entropy_loss = -th.mean(-log_prob if entropy is None else entropy)
+
+        with th.no_grad():
+            log_ratio = log_prob - rollout_data.old_log_prob
+            ratio = th.exp(log_ratio)
+            # http://joschu.net/blog/kl-approx.html
+            logs["train/approx_kl"].append(th.mean((ratio - 1) - log_ratio).cpu().numpy())
+            logs["train/clip_fraction"].append(th.mean((th.abs(ratio - 1) > update.clip_range).float()).item())
+        logs["train/policy_gradient_loss"].append(policy_loss.item())
+        logs["train/value_loss"].append(value_loss.item())
+        logs["train/entropy_loss"].append(entropy_loss.item())
+        return policy_loss + self.ent_coef * entropy_loss + self.vf_coef * value_loss
+
+    def _record_adversary(
+        self, observations: th.Tensor, perturbed: th.Tensor, samples: Samples, logs: dict[str, list[Any]]
+    ) -> None:
+        """How well the adversary did, on one minibatch an epoch: on all of them it would cost what it tells."""
+        adversary = self._adversary
+        gain = adversary.gain(self.policy, observations, perturbed, samples)
+        with th.no_grad():
+            kl = KL().prepare(self.policy, observations)(perturbed)
+        radius = adversary.ball.norm(perturbed - observations)
+        for name, values in (("gain", gain), ("kl", kl), ("radius_used", radius)):
+            logs[f"adversary/{name}"].append(values.mean().item())
+
+    def _record_update(self, loss: th.Tensor, update: _Update, logs: dict[str, list[Any]]) -> None:
+        """Log what PPO logs, under the same names, and the adversary's part."""
+        for name, values in logs.items():
+            self.logger.record(name, np.mean(values))
+        self.logger.record("adversary/epsilon", update.epsilon)
+        self.logger.record("adversary/kappa", update.kappa)
+        self.logger.record("train/loss", loss.item())
+        self.logger.record(
+            "train/explained_variance",
+            explained_variance(self.rollout_buffer.values.flatten(), self.rollout_buffer.returns.flatten()),
+        )
+        if hasattr(self.policy, "log_std"):
+            self.logger.record("train/std", th.exp(self.policy.log_std).mean().item())
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        self.logger.record("train/clip_range", update.clip_range)
+        if update.clip_range_vf is not None:
+            self.logger.record("train/clip_range_vf", update.clip_range_vf)
