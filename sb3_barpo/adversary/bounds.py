@@ -25,8 +25,9 @@ class Bounds(NamedTuple):
         :param observations: The clean ones. One that lies outside already (running statistics move) may stay there.
         :return: The perturbed observations within the bounds; never further from the clean ones than before.
         """
-        low = th.minimum(self.low, observations)
-        high = th.maximum(self.high, observations)
+        # The space may be of another type than what reaches the policy; the result keeps the observations' type.
+        low = th.minimum(self.low.to(observations), observations)
+        high = th.maximum(self.high.to(observations), observations)
         return th.maximum(th.minimum(perturbed, high), low)
 
 

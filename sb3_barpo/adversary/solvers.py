@@ -9,6 +9,7 @@ no gradient. It draws from the generator that it is given, never from the global
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from numbers import Integral
 from typing import ClassVar
 
 import torch as th
@@ -91,6 +92,10 @@ def _check(rule: bool, name: str, value: object, remedy: str) -> None:
         raise ValueError(f"{name} is {value!r}, but {remedy}.")
 
 
+def _check_count(name: str, value: object, remedy: str) -> None:
+    _check(isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1, name, value, remedy)
+
+
 @dataclass(frozen=True)
 class Uniform(Solver):
     """One uniform draw from the ball: the Random attack."""
@@ -129,7 +134,7 @@ class PGD(Solver):
     restarts: int = 1
 
     def __post_init__(self) -> None:
-        _check(self.n_steps >= 1, "PGD's n_steps", self.n_steps, "a search takes at least 1 step")
+        _check_count("PGD's n_steps", self.n_steps, "a search takes a whole number of steps, at least 1")
         _check(
             self.step_size is None or 0 < self.step_size < math.inf,
             "PGD's step_size",
@@ -137,7 +142,7 @@ class PGD(Solver):
             "it must be finite and above 0, or None for 2 / n_steps",
         )
         _check(0 <= self.start_radius <= 1, "PGD's start_radius", self.start_radius, "it must lie between 0 and 1")
-        _check(self.restarts >= 1, "PGD's restarts", self.restarts, "a search needs at least 1 start")
+        _check_count("PGD's restarts", self.restarts, "a search takes a whole number of starts, at least 1")
 
     @property
     def starts_clean(self) -> bool:
@@ -188,7 +193,7 @@ class SGLD(Solver):
     beta: float = 1e-5
 
     def __post_init__(self) -> None:
-        _check(self.n_steps >= 1, "SGLD's n_steps", self.n_steps, "a search takes at least 1 step")
+        _check_count("SGLD's n_steps", self.n_steps, "a search takes a whole number of steps, at least 1")
         _check(0 <= self.beta < math.inf, "SGLD's beta", self.beta, "a temperature is finite and at least 0")
 
     def solve(
