@@ -7,7 +7,6 @@ import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3 import PPO
-from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, RolloutBufferSamples
 from stable_baselines3.common.utils import explained_variance
@@ -79,7 +78,7 @@ class RobustPPO(PPO):
         _init_setup_model: bool = True,
         **kwargs: Any,
     ) -> None:
-        super().__init__(policy, env, *args, _init_setup_model=False, **kwargs)
+        super().__init__(policy, env, *args, _init_setup_model=False, **kwargs)  # type: ignore[misc]  # not in args
         self.epsilon = epsilon
         self.kappa = self.default_kappa if kappa is None else kappa
         self.adversary = adversary
@@ -157,7 +156,7 @@ class RobustPPO(PPO):
                         print(f"Early stopping at step {epoch} due to reaching max kl: {approx_kl:.2f}")
                     break
                 self.policy.optimizer.zero_grad()
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]
                 th.nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
                 self.policy.optimizer.step()
             self._n_updates += 1
@@ -178,15 +177,20 @@ class RobustPPO(PPO):
                 "An observation of this rollout is NaN or infinite, so no ball can be laid around it. Find the "
                 "environment's fault, with stable_baselines3's VecCheckNan for example."
             )
-        vec_normalize = self.get_vec_normalize_env()
-        normalize = vec_normalize.normalize_obs if vec_normalize is not None and vec_normalize.norm_obs else None
         return _Update(
-            clip_range=self.clip_range(progress),
-            clip_range_vf=None if self.clip_range_vf is None else self.clip_range_vf(progress),
+            clip_range=self.clip_range(progress),  # type: ignore[operator]  # SB3 has made schedules of them
+            clip_range_vf=None if self.clip_range_vf is None else self.clip_range_vf(progress),  # type: ignore[operator]
             epsilon=epsilon,
             kappa=kappa,
-            bounds=observation_bounds(self.observation_space, normalize, self.device),
+            bounds=self._bounds(),
         )
+
+    def _bounds(self) -> Bounds | None:
+        """The limits of the observations, as the policy sees them."""
+        space = check_observation_space(self.observation_space)
+        vec_normalize = self.get_vec_normalize_env()
+        normalize = vec_normalize.normalize_obs if vec_normalize is not None and vec_normalize.norm_obs else None
+        return observation_bounds(space, normalize, self.device)  # type: ignore[arg-type]  # a Box, so no dict
 
     @staticmethod
     def _check_strength(name: str, value: float) -> float:
