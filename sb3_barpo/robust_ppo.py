@@ -1,5 +1,6 @@
 """PPO with an adversary in the loop: the arguments, the one training loop and the logging that ARPO and BARPO share."""
 
+import copy
 from collections import defaultdict
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
@@ -21,7 +22,7 @@ from sb3_barpo.adversary import (
     clipped_surrogate,
     observation_bounds,
 )
-from sb3_barpo.schedules import Schedule, ScheduleLike, as_schedule
+from sb3_barpo.schedules import KINDS, ScheduleLike, as_schedule
 
 SelfRobustPPO = TypeVar("SelfRobustPPO", bound="RobustPPO")
 
@@ -80,7 +81,7 @@ class RobustPPO(PPO):
     ) -> None:
         super().__init__(policy, env, *args, _init_setup_model=False, **kwargs)  # type: ignore[misc]  # not in args
         self.epsilon = epsilon
-        self.kappa = self.default_kappa if kappa is None else kappa
+        self.kappa = kappa
         self.adversary = adversary
         # The adversary's clock: the least progress remaining that training has seen.
         self._progress_held = 1.0
@@ -92,17 +93,21 @@ class RobustPPO(PPO):
         raise NotImplementedError
 
     def _setup_model(self) -> None:
-        # Schedules are kept in their plain form, so that PPO.load reads our files where this package is missing.
-        self.epsilon = str(self.epsilon) if isinstance(self.epsilon, Schedule) else self.epsilon
-        self.kappa = str(self.kappa) if isinstance(self.kappa, Schedule) else self.kappa
+        self.epsilon = self._plain(self.epsilon)
+        self.kappa = self._plain(self.default_kappa if self.kappa is None else self.kappa)
         self._epsilon_schedule = as_schedule(self.epsilon)
         self._kappa_schedule = as_schedule(self.kappa)
         if not isinstance(self.adversary, Adversary | None):
             raise TypeError(f"adversary must be an Adversary or None (the default one), but it is {self.adversary!r}.")
         chosen = self.default_adversary() if self.adversary is None else self.adversary
         chosen.ball.check(check_observation_space(self.observation_space))
-        self._adversary = Adversary(chosen.objective, chosen.solver, chosen.ball)
+        self._adversary = copy.copy(chosen)  # not a plain Adversary of its parts: a subclass stays one
         super()._setup_model()
+
+    @staticmethod
+    def _plain(strength: ScheduleLike) -> ScheduleLike:
+        """Our schedules as strings, so that PPO.load reads our files where this package is missing."""
+        return str(strength) if type(strength) in KINDS.values() else strength
 
     def set_random_seed(self, seed: int | None = None) -> None:
         super().set_random_seed(seed)
@@ -189,12 +194,16 @@ class RobustPPO(PPO):
         """The limits of the observations, as the policy sees them."""
         space = check_observation_space(self.observation_space)
         vec_normalize = self.get_vec_normalize_env()
-        normalize = vec_normalize.normalize_obs if vec_normalize is not None and vec_normalize.norm_obs else None
-        return observation_bounds(space, normalize, self.device)  # type: ignore[arg-type]  # a Box, so no dict
+        if vec_normalize is None or not vec_normalize.norm_obs:
+            return observation_bounds(space, device=self.device)
+        if vec_normalize.observation_space.shape != space.shape:
+            return None  # a wrapper around VecNormalize, such as VecFrameStack, has rearranged what it normalised
+        return observation_bounds(space, vec_normalize.normalize_obs, self.device)  # type: ignore[arg-type]  # no dict
 
     @staticmethod
     def _check_strength(name: str, value: float) -> float:
         """A callable of the user's can return anything; our own schedules are checked when they are made."""
+        value = float(value)  # an array of one number would not mix with tensors
         if not 0 <= value < np.inf:
             raise ValueError(f"{name} must be finite and at least 0, but its schedule gave {value}. Mend the schedule.")
         return value
@@ -251,9 +260,11 @@ class RobustPPO(PPO):
     ) -> None:
         """How well the adversary did, on one minibatch an epoch: on all of them it would cost what it tells."""
         adversary = self._adversary
+        self.policy.set_training_mode(False)  # as the adversary examined it: no dropout, and no statistics move
         gain = adversary.gain(self.policy, observations, perturbed, samples)
         with th.no_grad():
             kl = KL().prepare(self.policy, observations)(perturbed)
+        self.policy.set_training_mode(True)
         radius = adversary.ball.norm(perturbed - observations)
         for name, values in (("gain", gain), ("kl", kl), ("radius_used", radius)):
             logs[f"adversary/{name}"].append(values.mean().item())
