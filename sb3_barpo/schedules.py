@@ -292,7 +292,7 @@ class Join(Schedule):
 
     def __str__(self) -> str:
         first, *rest = self.schedules
-        return str(first) + "".join(f" > {time!r} > {part}" for time, part in zip(self.times, rest, strict=True))
+        return str(first) + "".join(f" > {float(time)!r} > {part}" for time, part in zip(self.times, rest, strict=True))
 
 
 KINDS: dict[str, type[Schedule]] = {
