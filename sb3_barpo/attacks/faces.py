@@ -6,6 +6,7 @@ any more, stays clean (SB3 reads the value of it at a time limit). They never ch
 bounds.
 """
 
+from functools import partial
 from typing import Any, SupportsFloat
 
 import gymnasium as gym
@@ -15,17 +16,21 @@ from stable_baselines3.common.type_aliases import PolicyPredictor
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize, unwrap_vec_normalize
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 
-from sb3_barpo.adversary import Bounds, observation_bounds
+from sb3_barpo.adversary import observation_bounds
 from sb3_barpo.attacks.attack import Attack
 
 
-def _bounds(attack: Attack, vec_normalize: VecNormalize | None) -> Bounds | None:
-    """The limits of the space in units of what the policy sees; statistics may move, so they are taken anew."""
-    normalize = vec_normalize.normalize_obs if vec_normalize is not None and vec_normalize.norm_obs else None
-    return observation_bounds(attack.observation_space, normalize, attack.model.device)
+def _perturbed(attack: Attack, seen: np.ndarray, vec_normalize: VecNormalize | None) -> np.ndarray:
+    """Perturb what the policy sees, within the limits of the space; statistics may move, so they are taken anew."""
+    normalize = None if vec_normalize is None else partial(_normalize, vec_normalize)
+    return attack.perturb(seen, observation_bounds(attack.observation_space, normalize, attack.model.device))
 
 
-def _check_space(attack: Attack, space: gym.Space, what: str) -> None:
+def _normalize(vec_normalize: VecNormalize, raw: np.ndarray) -> np.ndarray:
+    return np.asarray(vec_normalize.normalize_obs(raw))
+
+
+def _check_space(attack: Attack, space: gym.Space[Any], what: str) -> None:
     if attack.observation_space != space:
         raise ValueError(
             f"The attack was built for observations {attack.observation_space}, but {what} has {space}. "
@@ -70,11 +75,10 @@ class AttackObservation(gym.Wrapper[np.ndarray, Any, np.ndarray, Any], RecordCon
         return observation, reward, terminated, truncated, info
 
     def _perturb(self, observation: np.ndarray) -> np.ndarray:
-        bounds = _bounds(self.attack, self.vec_normalize)
         if self.vec_normalize is None:
-            return self.attack.perturb(observation[None], bounds)[0]
-        seen = self.vec_normalize.normalize_obs(observation[None])
-        delta = (self.attack.perturb(seen, bounds) - seen)[0]
+            return np.asarray(_perturbed(self.attack, observation[None], None)[0])
+        seen = _normalize(self.vec_normalize, observation[None])
+        delta = (_perturbed(self.attack, seen, self.vec_normalize) - seen)[0]
         raw = observation + delta * np.sqrt(self.vec_normalize.obs_rms.var + self.vec_normalize.epsilon)
         space = self.attack.observation_space
         low, high = np.minimum(space.low, observation), np.maximum(space.high, observation)
@@ -108,7 +112,7 @@ class VecAttackObservation(VecEnvWrapper):
         return self._perturb(observations), rewards, dones, infos
 
     def _perturb(self, observations: Any) -> np.ndarray:
-        return self.attack.perturb(observations, _bounds(self.attack, unwrap_vec_normalize(self.venv)))
+        return _perturbed(self.attack, np.asarray(observations), unwrap_vec_normalize(self.venv))
 
 
 class UnderAttack:
@@ -146,6 +150,6 @@ class UnderAttack:
         """
         single = observation.shape == self.attack.observation_space.shape
         batch = observation[None] if single else observation
-        perturbed = self.attack.perturb(batch, _bounds(self.attack, self.vec_normalize))
+        perturbed = _perturbed(self.attack, batch, self.vec_normalize)
         predictor: PolicyPredictor = self.model
         return predictor.predict(perturbed[0] if single else perturbed, state, episode_start, deterministic)
