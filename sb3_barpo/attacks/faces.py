@@ -46,7 +46,8 @@ class AttackObservation(gym.Wrapper[np.ndarray, Any, np.ndarray, Any], RecordCon
     :param env: The environment, its observations raw.
     :param attack: The attack.
     :param vec_normalize: The statistics that lie between the environment and the policy, if any. ε is then in
-        normalised units, as with the other faces.
+        normalised units, as with the other faces. What the attack moves beyond ``clip_obs`` is cut off there, and with
+        this face alone, since ``VecNormalize`` comes after it.
     :raises ValueError: if the attack was built for another space.
     """
 
@@ -58,7 +59,7 @@ class AttackObservation(gym.Wrapper[np.ndarray, Any, np.ndarray, Any], RecordCon
         gym.Wrapper.__init__(self, env)
         _check_space(attack, env.observation_space, "the environment")
         self.attack = attack
-        self.vec_normalize = vec_normalize if vec_normalize is not None and vec_normalize.norm_obs else None
+        self.vec_normalize = vec_normalize
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -75,14 +76,15 @@ class AttackObservation(gym.Wrapper[np.ndarray, Any, np.ndarray, Any], RecordCon
         return observation, reward, terminated, truncated, info
 
     def _perturb(self, observation: np.ndarray) -> np.ndarray:
+        clean = observation[None]
         if self.vec_normalize is None:
-            return np.asarray(_perturbed(self.attack, observation[None], None)[0])
-        seen = _normalize(self.vec_normalize, observation[None])
-        delta = (_perturbed(self.attack, seen, self.vec_normalize) - seen)[0]
-        raw = observation + delta * np.sqrt(self.vec_normalize.obs_rms.var + self.vec_normalize.epsilon)
+            return np.asarray(_perturbed(self.attack, clean, None)[0])
+        seen = _normalize(self.vec_normalize, clean)
+        perturbed = _perturbed(self.attack, seen, self.vec_normalize)
+        raw = np.where(perturbed == seen, clean, np.asarray(self.vec_normalize.unnormalize_obs(perturbed)))
         space = self.attack.observation_space
-        low, high = np.minimum(space.low, observation), np.maximum(space.high, observation)
-        return np.clip(raw, low, high).astype(observation.dtype)  # rounding may have left the space by a hair
+        low, high = np.minimum(space.low, clean), np.maximum(space.high, clean)
+        return np.asarray(np.clip(raw, low, high)[0], observation.dtype)  # rounding may have left the space by a hair
 
 
 class VecAttackObservation(VecEnvWrapper):
