@@ -22,12 +22,13 @@ Times are fractions of training, from 0 to 1.
 """
 
 import dataclasses
+import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any, ClassVar, TypeAlias, Union
+from typing import Any, ClassVar, TypeAlias
 
 
 def _require(rule: bool, what: str, value: object, remedy: str) -> None:
@@ -41,7 +42,7 @@ def _strength(what: str, value: object) -> None:
 
 
 def _times(what: str, *times: float) -> None:
-    rising = all(a < b for a, b in zip(times, times[1:], strict=False))
+    rising = all(a < b for a, b in itertools.pairwise(times))
     inside = all(isinstance(t, (int, float)) and 0 <= t <= 1 for t in times)
     _require(inside and rising, what, times, "times are fractions of training from 0 to 1 and must rise")
 
@@ -301,7 +302,7 @@ KINDS: dict[str, type[Schedule]] = {
 
 
 #: What is taken wherever a strength is asked for.
-ScheduleLike: TypeAlias = Union[Schedule, float, str, Mapping[str, Any], Callable[[float], float]]
+ScheduleLike: TypeAlias = Schedule | float | str | Mapping[str, Any] | Callable[[float], float]
 
 
 def as_schedule(value: ScheduleLike) -> Callable[[float], float]:

@@ -76,7 +76,9 @@ def test_projecting_twice_is_projecting_once(make, case, epsilon):
 def test_linf_projection_clips_each_feature(case, epsilon):
     delta, scale = case
     reach = np.float32(epsilon) * np.asarray(scale, np.float32)
-    np.testing.assert_allclose(LinfBall(scale).project(delta, epsilon), np.clip(delta.numpy(), -reach, reach), rtol=1e-6)
+    np.testing.assert_allclose(
+        LinfBall(scale).project(delta, epsilon), np.clip(delta.numpy(), -reach, reach), rtol=1e-6
+    )
 
 
 def test_l2_projection_moves_along_the_ray():
@@ -209,7 +211,12 @@ def test_each_row_stands_alone(make, case, epsilon):
 def test_the_type_of_the_observations_is_kept(make, dtype):
     delta = th.ones((2, 3), dtype=dtype)
     ball = make([1.0, 0.0, 2.0])
-    for result in (ball.steepest(delta), ball.project(delta, 0.1), ball.sample(delta, th.Generator()), ball.norm(delta)):
+    for result in (
+        ball.steepest(delta),
+        ball.project(delta, 0.1),
+        ball.sample(delta, th.Generator()),
+        ball.norm(delta),
+    ):
         assert result.dtype == dtype
 
 
