@@ -21,9 +21,9 @@ def victim(env_id: str = "Pendulum-v1", algorithm: type[OnPolicyAlgorithm] = PPO
     return model
 
 
-def linear_victim(weights: Sequence[float]) -> PPO:
+def linear_victim(weights: Sequence[float], space: spaces.Space[Any] | None = None) -> PPO:
     """Mean of the only action and value of a state are both ``weights · s``, the standard deviation is 1."""
-    model = PPO("MlpPolicy", Replay([np.zeros(len(weights))]), device="cpu", policy_kwargs={"net_arch": []})
+    model = PPO("MlpPolicy", Replay([np.zeros(len(weights))], space), device="cpu", policy_kwargs={"net_arch": []})
     with th.no_grad():
         for net in (model.policy.action_net, model.policy.value_net):
             net.weight.copy_(th.tensor([list(weights)]))
