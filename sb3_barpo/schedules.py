@@ -26,8 +26,9 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from numbers import Real
-from typing import Any, ClassVar, TypeAlias, Union
+from typing import Any, ClassVar, TypeAlias, TypeGuard, Union
 
 
 def _require(rule: bool, what: str, value: object, remedy: str) -> None:
@@ -35,15 +36,17 @@ def _require(rule: bool, what: str, value: object, remedy: str) -> None:
         raise ValueError(f"{what} is {value!r}, but {remedy}.")
 
 
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
 def _strength(what: str, value: object) -> None:
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    _require(is_number and 0 <= value < math.inf, what, value, "a strength is a finite number, at least 0")  # type: ignore[operator]
+    _require(_is_number(value) and 0 <= value < math.inf, what, value, "a strength is a finite number, at least 0")
 
 
 def _times(what: str, *times: float) -> None:
-    rising = all(a < b for a, b in zip(times, times[1:], strict=False))
-    inside = all(isinstance(t, (int, float)) and 0 <= t <= 1 for t in times)
-    _require(inside and rising, what, times, "times are fractions of training from 0 to 1 and must rise")
+    rule = all(_is_number(t) and 0 <= t <= 1 for t in times) and all(a < b for a, b in pairwise(times))
+    _require(rule, what, times, "times are fractions of training from 0 to 1 and must rise")
 
 
 class Schedule(ABC):
@@ -121,7 +124,7 @@ class Ramp(Schedule):
     def __post_init__(self) -> None:
         _strength("Ramp's value", self.value)
         _times("Ramp's begin and end", self.begin, self.end)
-        _require(0 < self.power < math.inf, "Ramp's power", self.power, "it must be finite and above 0")
+        _require(_is_number(self.power) and 0 < self.power < math.inf, "Ramp's power", self.power, "it is a finite number above 0")
 
     def at(self, time: float) -> float:
         return self.value * min(max((time - self.begin) / (self.end - self.begin), 0.0), 1.0) ** self.power
@@ -189,13 +192,13 @@ class Smooth(Schedule):
     def __post_init__(self) -> None:
         _strength("Smooth's value", self.value)
         _times("Smooth's end", 0.0, self.end)
-        _require(0 < self.mid < 1, "Smooth's mid", self.mid, "it must lie between 0 and 1")
+        _require(_is_number(self.mid) and 0 < self.mid < 1, "Smooth's mid", self.mid, "it lies between 0 and 1")
 
     def at(self, time: float) -> float:
         x = min(time / self.end, 1.0)
-        # a x^4 up to mid, then its tangent there; a makes the tangent reach 1 at x = 1.
-        a = 1 / (4 * self.mid**3 - 3 * self.mid**4)
-        return self.value * a * (x**4 if x <= self.mid else self.mid**4 + 4 * self.mid**3 * (x - self.mid))
+        # a x^4 up to mid, then its tangent there; a = 1 / (mid^3 (4 - 3 mid)) makes the tangent reach 1 at x = 1.
+        rise = x * (x / self.mid) ** 3 if x <= self.mid else 4 * x - 3 * self.mid
+        return self.value * rise / (4 - 3 * self.mid)
 
 
 @dataclass(frozen=True)
@@ -250,7 +253,7 @@ class Cyclic(Schedule):
     def __post_init__(self) -> None:
         _strength("Cyclic's low", self.low)
         _strength("Cyclic's high", self.high)
-        whole = self.cycles >= 1 and self.cycles == int(self.cycles)
+        whole = _is_number(self.cycles) and 1 <= self.cycles < math.inf and self.cycles == int(self.cycles)
         _require(whole, "Cyclic's cycles", self.cycles, "it must be a whole number, at least 1")
         object.__setattr__(self, "cycles", int(self.cycles))
 
@@ -292,7 +295,7 @@ class Join(Schedule):
 
     def __str__(self) -> str:
         first, *rest = self.schedules
-        return str(first) + "".join(f" > {time!r} > {part}" for time, part in zip(self.times, rest, strict=True))
+        return str(first) + "".join(f" > {float(time)!r} > {part}" for time, part in zip(self.times, rest, strict=True))
 
 
 KINDS: dict[str, type[Schedule]] = {
