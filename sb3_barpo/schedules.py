@@ -28,7 +28,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from numbers import Real
-from typing import Any, ClassVar, TypeAlias, TypeGuard, Union
+from typing import Any, ClassVar, TypeAlias, TypeGuard
 
 
 def _require(rule: bool, what: str, value: object, remedy: str) -> None:
@@ -49,6 +49,7 @@ def _times(what: str, *times: float) -> None:
     _require(rule, what, times, "times are fractions of training from 0 to 1 and must rise")
 
 
+@dataclass(frozen=True)
 class Schedule(ABC):
     """A strength, at least 0, as a function of the time of training."""
 
@@ -70,12 +71,12 @@ class Schedule(ABC):
 
     def to_spec(self) -> dict[str, Any]:
         """:return: A dict that JSON can hold and :func:`as_schedule` reads."""
-        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}  # type: ignore[arg-type]
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {"kind": self.kind, **{k: list(v) if isinstance(v, tuple) else v for k, v in fields.items()}}
 
     def _numbers(self) -> list[float]:
         """The numbers of the short string, in order."""
-        return [getattr(self, field.name) for field in dataclasses.fields(self)]  # type: ignore[arg-type]
+        return [getattr(self, field.name) for field in dataclasses.fields(self)]
 
     @classmethod
     def _from_numbers(cls, *numbers: float) -> "Schedule":
@@ -124,10 +125,16 @@ class Ramp(Schedule):
     def __post_init__(self) -> None:
         _strength("Ramp's value", self.value)
         _times("Ramp's begin and end", self.begin, self.end)
-        _require(_is_number(self.power) and 0 < self.power < math.inf, "Ramp's power", self.power, "it is a finite number above 0")
+        _require(
+            _is_number(self.power) and 0 < self.power < math.inf,
+            "Ramp's power",
+            self.power,
+            "it is a finite number above 0",
+        )
 
     def at(self, time: float) -> float:
-        return self.value * min(max((time - self.begin) / (self.end - self.begin), 0.0), 1.0) ** self.power
+        rise: float = min(max((time - self.begin) / (self.end - self.begin), 0.0), 1.0) ** self.power
+        return self.value * rise
 
 
 @dataclass(frozen=True)
@@ -304,7 +311,7 @@ KINDS: dict[str, type[Schedule]] = {
 
 
 #: What is taken wherever a strength is asked for.
-ScheduleLike: TypeAlias = Union[Schedule, float, str, Mapping[str, Any], Callable[[float], float]]
+ScheduleLike: TypeAlias = Schedule | float | str | Mapping[str, Any] | Callable[[float], float]
 
 
 def as_schedule(value: ScheduleLike) -> Callable[[float], float]:
@@ -320,7 +327,7 @@ def as_schedule(value: ScheduleLike) -> Callable[[float], float]:
     if isinstance(value, Mapping):
         return _from_spec(value)
     if callable(value):
-        return value  # type: ignore[no-any-return]
+        return value
     if isinstance(value, Real) and not isinstance(value, bool):
         return Constant(float(value))
     raise TypeError(
@@ -339,7 +346,7 @@ def _from_spec(spec: Mapping[str, Any]) -> Schedule:
     try:
         return cls(**{key: value for key, value in spec.items() if key != "kind"})
     except TypeError as error:
-        names = ", ".join(field.name for field in dataclasses.fields(cls))  # type: ignore[arg-type]
+        names = ", ".join(field.name for field in dataclasses.fields(cls))
         raise ValueError(f"The spec {dict(spec)!r} does not fit: '{cls.kind}' takes {names}.") from error
 
 
@@ -354,7 +361,7 @@ def _from_string(text: str) -> Schedule:
     try:
         return cls._from_numbers(*(_number(number, text) for number in numbers))
     except TypeError as error:
-        names = "_".join(field.name for field in dataclasses.fields(cls))  # type: ignore[arg-type]
+        names = "_".join(field.name for field in dataclasses.fields(cls))
         raise ValueError(f"The schedule {text!r} does not fit: write '{cls.kind}_{names}'.") from error
 
 

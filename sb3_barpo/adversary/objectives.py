@@ -73,9 +73,7 @@ def action_distributions(policy: Policy, observations: th.Tensor) -> list[th.dis
     return distribution if isinstance(distribution, list) else [distribution]
 
 
-def kl_divergence(
-    p: list[th.distributions.Distribution], q: list[th.distributions.Distribution]
-) -> th.Tensor:
+def kl_divergence(p: list[th.distributions.Distribution], q: list[th.distributions.Distribution]) -> th.Tensor:
     """
     :param p: Distributions from :func:`action_distributions`.
     :param q: The same at other observations.
