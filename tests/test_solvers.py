@@ -249,25 +249,25 @@ def test_a_search_without_a_whole_number_of_steps_is_refused(solver, n_steps):
 
 @pytest.mark.parametrize("restarts", [0, -1, 1.5])
 def test_a_search_without_a_whole_number_of_starts_is_refused(restarts):
-    with pytest.raises(ValueError, match="PGD's restarts is .*, but .* whole number of starts, at least 1"):
+    with pytest.raises(ValueError, match=r"PGD's restarts is .*, but .* whole number of starts, at least 1"):
         PGD(restarts=restarts)
 
 
 @pytest.mark.parametrize("step_size", [0, -0.1, math.nan, math.inf])
 def test_a_step_that_leads_nowhere_is_refused(step_size):
-    with pytest.raises(ValueError, match="PGD's step_size is .*, but it must be finite and above 0, or None"):
+    with pytest.raises(ValueError, match=r"PGD's step_size is .*, but it must be finite and above 0, or None"):
         PGD(step_size=step_size)
 
 
 @pytest.mark.parametrize("start_radius", [-0.1, 1.1, math.nan])
 def test_a_start_outside_the_ball_is_refused(start_radius):
-    with pytest.raises(ValueError, match="PGD's start_radius is .*, but it must lie between 0 and 1"):
+    with pytest.raises(ValueError, match=r"PGD's start_radius is .*, but it must lie between 0 and 1"):
         PGD(start_radius=start_radius)
 
 
 @pytest.mark.parametrize("beta", [-1e-5, math.nan, math.inf])
 def test_a_temperature_that_is_none_is_refused(beta):
-    with pytest.raises(ValueError, match="SGLD's beta is .*, but a temperature is finite and at least 0"):
+    with pytest.raises(ValueError, match=r"SGLD's beta is .*, but a temperature is finite and at least 0"):
         SGLD(beta=beta)
 
 
