@@ -8,7 +8,8 @@ import torch as th
 
 from sb3_barpo.adversary.balls import Ball, LinfBall
 from sb3_barpo.adversary.bounds import Bounds
-from sb3_barpo.adversary.objectives import Goal, Objective, Policy, Samples
+from sb3_barpo.adversary.goals import Goal, Samples
+from sb3_barpo.adversary.objectives import Objective, Policy
 from sb3_barpo.adversary.solvers import Solver
 
 

@@ -15,7 +15,8 @@ from typing import ClassVar
 import torch as th
 
 from sb3_barpo.adversary.balls import Ball
-from sb3_barpo.adversary.objectives import Goal
+from sb3_barpo.adversary.closed_form import ClosedForm
+from sb3_barpo.adversary.goals import Goal
 
 
 def _climb(
@@ -36,12 +37,19 @@ def _climb(
     :return: The last perturbation, shape ``(B, *obs)``.
     """
     for std in noise:
-        perturbed = (observations + delta).requires_grad_()
-        (gradient,) = th.autograd.grad(goal(perturbed).sum(), perturbed)
+        gradient = _gradient(goal, observations + delta)
         if std > 0:
             gradient = gradient + std * _randn_like(gradient, generator)
         delta = ball.project(delta + step * ball.steepest(gradient), epsilon)
     return delta
+
+
+def _gradient(goal: Goal, perturbed: th.Tensor) -> th.Tensor:
+    if isinstance(goal, ClosedForm):
+        return goal.gradient(perturbed)
+    perturbed = perturbed.requires_grad_()
+    (gradient,) = th.autograd.grad(goal(perturbed).sum(), perturbed)
+    return gradient
 
 
 def _randn_like(like: th.Tensor, generator: th.Generator) -> th.Tensor:
