@@ -1,6 +1,7 @@
-"""Shared settings and parts of the tests. Policies are built, not trained: that is cheap, and shapes are what matters."""
+"""Shared settings and parts of the tests. Policies are built, not trained: that is cheap."""
 
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 import pytest
@@ -76,14 +77,14 @@ def build_samples(policy: ActorCriticPolicy, observations: th.Tensor) -> Samples
 
 @pytest.fixture(scope="session")
 def policy_of() -> Callable[..., ActorCriticPolicy]:
-    """Builds the policy of a kind of action space."""
-    return build_policy
+    """Gives the policy of a kind of action space. Shared: nothing here may change it."""
+    return cache(build_policy)
 
 
 @pytest.fixture(scope="session", params=ACTION_SPACES)
-def policy(request: pytest.FixtureRequest) -> ActorCriticPolicy:
-    """A policy of each kind of action space in turn. Shared: nothing here may change it."""
-    return build_policy(request.param)
+def policy(request: pytest.FixtureRequest, policy_of: Callable[..., ActorCriticPolicy]) -> ActorCriticPolicy:
+    """The policy of each kind of action space in turn."""
+    return policy_of(request.param)
 
 
 @pytest.fixture

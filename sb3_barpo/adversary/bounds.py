@@ -1,7 +1,7 @@
 """Bounds: a sensor cannot report what its observation space does not contain."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch as th
@@ -52,7 +52,7 @@ def observation_bounds(
     return Bounds(limits(space.low), limits(space.high))
 
 
-def check_observation_space(space: spaces.Space) -> spaces.Box:
+def check_observation_space(space: spaces.Space[Any]) -> spaces.Box:
     """
     :param space: Observation space of an environment or a policy.
     :return: The same space, if its observations can be perturbed.
