@@ -75,7 +75,7 @@ class Evaluation:
     :param attacks: Their names.
     :param n_eval_episodes: Episodes for each.
     :param seed: Seed of the first episode, far from those of training.
-    :param n_envs: Number of environments that step together.
+    :param n_envs: Number of environments that step together, at most.
     :raises ValueError: for a setting out of range or an unknown attack; now, and not when the agents are trained.
     """
 
@@ -129,6 +129,7 @@ def train(agent: Agent, root: Path, callback: BaseCallback | None = None) -> Pat
     model = ALGORITHMS[agent.algo]("MlpPolicy", env, seed=agent.seed, device="cpu", **agent.kwargs)
     model.set_logger(configure(str(folder), ["csv"]))
     model.learn(agent.steps, callback=callback)
+    model.logger.close()
     model.save(folder / "agent")
     env.save(str(folder / "vecnormalize.pkl"))
     env.close()
@@ -151,7 +152,7 @@ def attack(agent: Agent, evaluation: Evaluation, root: Path) -> RobustnessReport
     settings = {"agent": asdict(agent), "evaluation": asdict(evaluation)}
     if _read(record) == settings:
         return RobustnessReport.from_csv(episodes)
-    venv = make_vec_env(agent.env, evaluation.n_envs)
+    venv = make_vec_env(agent.env, min(evaluation.n_envs, evaluation.n_eval_episodes))
     env = VecNormalize.load(str(folder / "vecnormalize.pkl"), venv)
     model = ALGORITHMS[agent.algo].load(folder / "agent", env=env, device="cpu")
     report = evaluate_robustness(
