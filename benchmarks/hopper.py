@@ -71,11 +71,12 @@ def table(seeds: pd.DataFrame, args: argparse.Namespace) -> str:
         "critic": "Critic",
         "seed": "seed of training",
     }
+    align = ["left", *["right"] * (len(rows.columns) - 1)]
+    markdown = rows.rename(columns=names).to_markdown(index=False, colalign=align, disable_numparse=True)
     return (
-        f"{rows.rename(columns=names).to_markdown(index=False, colalign=['left', *['right'] * 7], disable_numparse=True)}\n\n"
-        f"{args.env}, ε = {args.epsilon:g} (`ramp_{args.epsilon:g}` in training), {args.steps:,} steps; mean return over "
-        f"{args.episodes} episodes, deterministic agents, the same episodes for all. Worst case: the lowest of the "
-        f"three means. {platform.machine()}, CPU, one torch thread.\n"
+        f"{markdown}\n\n{args.env}, ε = {args.epsilon:g} (`ramp_{args.epsilon:g}` in training), {args.steps:,} steps; "
+        f"mean return over {args.episodes} episodes, deterministic agents, the same episodes for all. Worst case: the "
+        f"lowest of the three means. {platform.machine()}, CPU, one torch thread for each agent.\n"
     )
 
 

@@ -45,9 +45,10 @@ def test_an_agent_that_was_killed_is_trained_anew(tmp_path: Path, monkeypatch: p
     def die(*args: object) -> None:
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(experiment, "_write", die)
-        train(agent(), tmp_path)
+        with pytest.raises(KeyboardInterrupt):
+            train(agent(), tmp_path)
     assert not (tmp_path / "barpo" / "agent.json").exists()
     assert (train(agent(), tmp_path) / "agent.json").exists()
 
