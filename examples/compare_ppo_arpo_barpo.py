@@ -16,7 +16,7 @@ from sb3_barpo.evaluation import RobustnessReport, evaluate_robustness
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--timesteps", type=int, default=40_000, help="environment steps of training, per algorithm")
-parser.add_argument("--episodes", type=int, default=10, help="episodes per agent and attack")
+parser.add_argument("--episodes", type=int, default=8, help="episodes per agent and attack")
 parser.add_argument("--epsilon", type=float, default=0.3, help="strength, in training and in evaluation")
 args = parser.parse_args()
 

@@ -17,7 +17,7 @@ from sb3_barpo.evaluation import evaluate_robustness
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--timesteps", type=int, default=40_000, help="environment steps of training")
-parser.add_argument("--episodes", type=int, default=10, help="episodes per attack")
+parser.add_argument("--episodes", type=int, default=8, help="episodes per attack")
 args = parser.parse_args()
 
 EPSILON = 0.3
@@ -47,7 +47,7 @@ model = BARPO(
 model.learn(args.timesteps)
 
 # In evaluation the same parts, more of them: more steps, and the best of three starts.
-strong = GradientAttack(model, EPSILON, Adversary(KL(), PGD(n_steps=20, restarts=3), ball), seed=0)
+strong = GradientAttack(model, EPSILON, Adversary(KL(), PGD(n_steps=10, restarts=3), ball), seed=0)
 
 clean = env.reset()
 moved = np.abs(strong.perturb(clean) - clean).max(axis=0)

@@ -16,7 +16,7 @@ from sb3_barpo.evaluation import RobustEvalCallback, evaluate_robustness
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--timesteps", type=int, default=40_000, help="environment steps of training, half of them by PPO")
-parser.add_argument("--episodes", type=int, default=10, help="episodes per attack")
+parser.add_argument("--episodes", type=int, default=5, help="episodes per attack")
 args = parser.parse_args()
 
 EPSILON = 0.3

@@ -14,7 +14,7 @@ from sb3_barpo.evaluation import evaluate_robustness
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--timesteps", type=int, default=40_000, help="environment steps of training")
-parser.add_argument("--episodes", type=int, default=10, help="episodes of evaluation, per attack")
+parser.add_argument("--episodes", type=int, default=5, help="episodes of evaluation, per attack")
 args = parser.parse_args()
 
 # Epsilon is in units of what the policy sees. With VecNormalize one unit is one standard deviation of a feature.
