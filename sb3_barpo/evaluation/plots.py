@@ -1,0 +1,97 @@
+"""A report in pictures. They need matplotlib, which is imported only when one is drawn."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from sb3_barpo.evaluation.report import RobustnessReport
+
+#: Okabe and Ito's colours, which the colour-blind tell apart; without the yellow, too pale for lines.
+COLOURS = ["#E69F00", "#56B4E9", "#009E73", "#D55E00", "#0072B2", "#CC79A7", "#000000"]
+_STYLE: dict[Any, Any] = {"axes.spines.top": False, "axes.spines.right": False, "font.size": 11, "axes.titlesize": 12}
+
+
+def returns_by_attack(report: "RobustnessReport", epsilon: float | None = None) -> "Figure":
+    """
+    :param report: The report.
+    :param epsilon: Which strength to look at, the largest by default.
+    :return: One group for natural and for each attack, in it the agents: every episode a dot, the mean a line.
+    :raises ImportError: if matplotlib is not installed.
+    :raises ValueError: if there are no episodes at this ε.
+    """
+    rows = report.at(epsilon)
+    groups = list(rows["attack"].unique())
+    width = 0.8 / len(report.agents)
+    figure, axes = _canvas(max(6.0, 1.2 + len(groups) * (0.7 + 0.45 * len(report.agents))))
+    for a, agent in enumerate(report.agents):
+        colour = COLOURS[a % len(COLOURS)]
+        for g, attack in enumerate(groups):
+            returns = rows.loc[(rows["agent"] == agent) & (rows["attack"] == attack), "return"].to_numpy()
+            centre = g + (a - (len(report.agents) - 1) / 2) * width
+            places = centre + 0.35 * width * _jitter(len(returns))
+            axes.plot(places, returns, "o", color=colour, alpha=0.45, ms=4, mew=0)
+            mean = returns.mean()
+            label = agent if g == 0 else None
+            axes.plot([centre - 0.42 * width, centre + 0.42 * width], [mean, mean], color=colour, lw=3.5, label=label)
+    axes.set_xticks(range(len(groups)), groups)
+    axes.set_xlim(-0.55, len(groups) - 0.45)
+    axes.tick_params(axis="x", length=0)
+    strength = report.epsilons[-1] if epsilon is None else epsilon
+    _finish(axes, f"Returns under attack, ε = {strength:g}", report)
+    return figure
+
+
+def worst_case_by_epsilon(report: "RobustnessReport") -> "Figure":
+    """
+    :param report: The report.
+    :return: Mean return under the worst attack at each ε, a line for each agent; its band is one standard deviation.
+    :raises ImportError: if matplotlib is not installed.
+    :raises ValueError: if there is only one ε besides 0.
+    """
+    strengths = [epsilon for epsilon in report.epsilons if epsilon > 0]
+    if len(strengths) < 2:
+        raise ValueError(
+            f"A curve over ε needs two strengths besides 0, but there is {strengths}. Evaluate several: "
+            "evaluate_robustness(..., epsilon=[0.05, 0.1, 0.15])."
+        )
+    tables = [report.summary(epsilon) for epsilon in strengths]
+    figure, axes = _canvas(6.4)
+    for a, agent in enumerate(report.agents):
+        rows = [table.loc[agent] for table in tables]
+        means = np.array([rows[0]["natural"], *(row["worst_case"] for row in rows)], dtype=float)
+        stds = np.array([rows[0]["natural_std"], *(row[f"{row['worst_attack']}_std"] for row in rows)], dtype=float)
+        colour = COLOURS[a % len(COLOURS)]
+        axes.plot([0.0, *strengths], means, marker="osD^vPX"[a % 7], color=colour, lw=2.2, ms=6, label=agent)
+        axes.fill_between([0.0, *strengths], means - stds, means + stds, color=colour, alpha=0.15, lw=0)
+    axes.set_xlabel("ε of the attack")
+    _finish(axes, f"Return under the worst of {', '.join(report.attacks)}", report)
+    return figure
+
+
+def _canvas(width: float) -> "tuple[Figure, Axes]":
+    try:
+        import matplotlib
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError('Pictures need matplotlib: pip install "sb3-barpo[plots]"') from error
+    # A Figure of its own: no pyplot, whose windows and state are the user's.
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(width, 4.2), dpi=150, layout="constrained")
+        return figure, figure.add_subplot()
+
+
+def _finish(axes: "Axes", title: str, report: "RobustnessReport") -> None:
+    axes.set_title(title, loc="left")
+    axes.set_ylabel("return")
+    axes.grid(axis="y", alpha=0.25)
+    axes.set_axisbelow(True)
+    axes.legend(frameon=False)
+
+
+def _jitter(n: int) -> np.ndarray:
+    """Places in [-1, 1] that look random and are the same each time: multiples of the golden ratio."""
+    return 2 * ((np.arange(n) * 0.6180339887498949 + 0.5) % 1) - 1

@@ -1,0 +1,107 @@
+"""A report in words: the table and the sentence."""
+
+import math
+from typing import TYPE_CHECKING
+
+import pandas as pd
+from tabulate import tabulate
+
+if TYPE_CHECKING:
+    from sb3_barpo.evaluation.report import RobustnessReport
+
+#: In a table, of what was not measured.
+_NONE = "–"
+
+
+def markdown(report: "RobustnessReport") -> str:
+    """
+    :param report: The report.
+    :return: A table, one row for each agent and ε, and a line that says what its figures are.
+    """
+    columns = ["natural", *report.attacks]
+    rows = []
+    for epsilon in report.epsilons:
+        for agent, row in report.summary(epsilon).iterrows():
+            returns = [_spread(row[name], row[f"{name}_std"]) if name in row else _NONE for name in columns]
+            rows.append([agent, f"{epsilon:g}", *returns, number(row["worst_case"]), _percent(row["robustness"])])
+    headers = ["agent", "ε", *columns, "worst case", "robustness"]
+    align = ["left"] + ["right"] * (len(headers) - 1)
+    table = tabulate(rows, headers, tablefmt="pipe", colalign=align, disable_numparse=True)
+    return f"{table}\n\n{_legend(report.seeds)}\n"
+
+
+def _legend(seeds: list[int]) -> str:
+    episodes = "1 episode" if len(seeds) == 1 else f"{len(seeds)} episodes"
+    consecutive = seeds == list(range(seeds[0], seeds[0] + len(seeds)))
+    listed = f"{seeds[0]} to {seeds[-1]}" if consecutive and len(seeds) > 1 else ", ".join(map(str, seeds))
+    return (
+        f"Return: mean ± standard deviation over {episodes}, the same for every column and agent "
+        f"(seed{'s' * (len(seeds) > 1)} {listed}). Worst case: the lowest mean over the attacks. "
+        "Robustness: (worst case − natural) / |natural|."
+    )
+
+
+def verdict(report: "RobustnessReport") -> str:
+    """
+    :param report: The report.
+    :return: One sentence on the largest ε: what each agent keeps, and who has the highest worst case.
+    """
+    table = report.summary()
+    attacks = [attack for attack in report.attacks if attack in table]
+    under = _joined(attacks) if len(attacks) == 1 else f"the worst of {_joined(attacks)}"
+    episodes = "1 episode" if len(report.seeds) == 1 else f"{len(report.seeds)} episodes"
+    opening = f"Under {under} at ε = {report.epsilons[-1]:g} ({episodes} each)"
+    return f"{opening}, {_kept(table)}{_winner(table, len(report.seeds))}."
+
+
+def _kept(table: pd.DataFrame) -> str:
+    """Shares where they make sense, otherwise the returns alone."""
+    ways = [f"{number(row['natural'])} → {number(row['worst_case'])}" for _, row in table.iterrows()]
+    if (table["natural"] <= 0).any() or (table["worst_case"] < 0).any():
+        goes = [f"{way} for {agent}" for agent, way in zip(table.index, ways, strict=True)]
+        return f"the mean return goes {', '.join(goes)}"
+    shares = [f"{100 * row['worst_case'] / row['natural']:.0f} %" for _, row in table.iterrows()]
+    first, *others = [f"{share} ({way})" for share, way in zip(shares, ways, strict=True)]
+    first = first.replace("%", "% of its natural return")
+    return ", ".join([f"{table.index[0]} keeps {first}", *map(" ".join, zip(table.index[1:], others, strict=True))])
+
+
+def _winner(table: pd.DataFrame, n_episodes: int) -> str:
+    """Who has the highest worst case, and whether the episodes suffice to say so."""
+    if len(table) == 1:
+        return ""
+    ranked = table.sort_values("worst_case", ascending=False, kind="stable")
+    best, second = ranked.iloc[0], ranked.iloc[1]
+    gap = best["worst_case"] - second["worst_case"]
+    if gap == 0:
+        equals = table.index[table["worst_case"] == best["worst_case"]]
+        return f"; {_joined([str(agent) for agent in equals])} share the highest worst case"
+    claim = f"; {best.name} has the highest worst case"
+    variances = [row[f"{row['worst_attack']}_std"] ** 2 for row in (best, second)]
+    if n_episodes > 1 and gap < 2 * math.sqrt(sum(variances) / (n_episodes - 1)):
+        return f"{claim}, though {second.name} is too close for {n_episodes} episodes to tell them apart"
+    return claim
+
+
+def number(value: float) -> str:
+    """:return: The value with three digits or so: 3319, 81.3, −2.15, 0.00123."""
+    return _formatted(value, abs(value))
+
+
+def _spread(mean: float, std: float) -> str:
+    size = max(abs(mean), std)
+    return f"{_formatted(mean, size)} ± {_formatted(std, size)}"
+
+
+def _formatted(value: float, size: float) -> str:
+    """With as many decimals as three digits of a number of this size have."""
+    decimals = 2 if size == 0 else min(max(2 - math.floor(math.log10(size)), 0), 8)
+    return f"{value:.{decimals}f}".replace("-", "−")
+
+
+def _percent(share: float) -> str:
+    return _NONE if math.isnan(share) else f"{100 * share:+.0f} %".replace("-", "−")
+
+
+def _joined(words: list[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
