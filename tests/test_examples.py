@@ -30,7 +30,7 @@ EXAMPLES: dict[str, tuple[list[str], list[str]]] = {
     ),
     "custom_adversary.py": (
         # The trusted sensor stays clean, the others do not.
-        [r"largest move per sensor: 0\.000( 0\.[1-9]\d\d){3}\n", r"\| random +\| gradient +\|", r"\| BARPO "],
+        [r"largest move per sensor: 0\.000( 0\.(?!000)\d{3}){3}\n", r"\| random +\| gradient +\|", r"\| BARPO "],
         [],
     ),
     "evaluate_during_training.py": (
