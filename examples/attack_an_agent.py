@@ -18,7 +18,7 @@ from sb3_barpo.attacks import MAD, AttackObservation, Critic, Random, UnderAttac
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--timesteps", type=int, default=40_000, help="environment steps of training")
 parser.add_argument("--episodes", type=int, default=5, help="episodes per attack")
-parser.add_argument("--epsilon", type=float, default=0.3, help="strength of the attacks")
+parser.add_argument("--epsilon", type=float, default=0.5, help="strength of the attacks")
 args = parser.parse_args()
 
 ENV = "InvertedPendulum-v5"

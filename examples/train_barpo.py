@@ -22,7 +22,7 @@ env = VecNormalize(make_vec_env("InvertedPendulum-v5", n_envs=8, seed=0))
 
 # Every argument of PPO is there. Two of BARPO's own: the adversary's strength over training, and the weight of the
 # clean objective.
-model = BARPO("MlpPolicy", env, n_steps=128, seed=0, device="cpu", epsilon="ramp_0.075", kappa=1.0)
+model = BARPO("MlpPolicy", env, n_steps=128, seed=0, device="cpu", epsilon="ramp_0.3", kappa=1.0)
 model.learn(args.timesteps)
 
 # An agent that was trained on normalised observations is two files.
@@ -32,6 +32,6 @@ env.save("barpo-vecnormalize.pkl")
 # Later, perhaps elsewhere: load both, evaluate clean and under attack. The evaluation leaves the statistics alone.
 eval_env = VecNormalize.load("barpo-vecnormalize.pkl", make_vec_env("InvertedPendulum-v5", n_envs=5))
 agent = BARPO.load("barpo", device="cpu")
-report = evaluate_robustness(agent, eval_env, epsilon=0.075, n_eval_episodes=args.episodes)
+report = evaluate_robustness(agent, eval_env, epsilon=0.3, n_eval_episodes=args.episodes)
 print(report.to_markdown())
 print(f"natural {report.natural:.1f}, worst case {report.worst_case:.1f}, robustness {report.robustness:+.3f}")

@@ -16,7 +16,7 @@ NUMBER = r"[−+-]?[\d.]+"
 #: For each example: what it prints, as regular expressions in this order, and the files that it leaves.
 EXAMPLES: dict[str, tuple[list[str], list[str]]] = {
     "train_barpo.py": (
-        [r"\| BARPO +\| 0\.075 \|", rf"natural {NUMBER}, worst case {NUMBER}, robustness {NUMBER}"],
+        [r"\| BARPO +\| +0\.3 \|", rf"natural {NUMBER}, worst case {NUMBER}, robustness {NUMBER}"],
         ["barpo.zip", "barpo-vecnormalize.pkl"],
     ),
     "attack_an_agent.py": (
@@ -30,7 +30,7 @@ EXAMPLES: dict[str, tuple[list[str], list[str]]] = {
     ),
     "custom_adversary.py": (
         # The trusted sensor stays clean, the others do not.
-        [r"largest move per sensor: 0\.000( 0\.(?!000)\d{3}){3}\n", r"\| random +\| gradient +\|", r"\| BARPO "],
+        [r"largest move per sensor: 0\.000( 0\.(?!000)\d{3}){3}\n", r"\| +random \| +gradient \|", r"\| BARPO "],
         [],
     ),
     "evaluate_during_training.py": (
