@@ -63,8 +63,8 @@ class RobustEvalCallback(EvalCallback):
         super()._init_callback()
         if self.model.get_vec_normalize_env() is not None and unwrap_vec_normalize(self.eval_env) is None:
             raise ValueError(
-                "The training environment is wrapped by VecNormalize, so the evaluation environment must be too, but it "
-                "is not. Wrap it: VecNormalize(eval_env, training=False, norm_reward=False); its statistics are copied."
+                "The training environment is wrapped by VecNormalize, so the evaluation environment must be too, but "
+                "it is not. Wrap it: VecNormalize(eval_env, training=False, norm_reward=False); statistics are copied."
             )
 
     def _on_step(self) -> bool:
