@@ -96,13 +96,14 @@ def network(policy: object, part: Literal["actor", "critic"]) -> list[Layer] | N
         if part == "actor"
         else (policy.mlp_extractor.value_net, policy.value_net)
     )
-    linears, activations = [*body[::2], head], [*map(type, body[1::2]), None]
-    plain = all(type(linear) is nn.Linear for linear in linears)
-    if not plain or len(linears) != len(activations) or not set(activations) <= {nn.Tanh, nn.ReLU, None}:
+    modules = [*body, head]
+    linears = [linear for linear in modules[::2] if type(linear) is nn.Linear]
+    activations = [type(activation) for activation in modules[1::2] if type(activation) in (nn.Tanh, nn.ReLU)]
+    if len(linears) + len(activations) != len(modules):
         return None
     return [
-        Layer(linear.weight.detach(), linear.bias.detach(), activation)  # type: ignore[arg-type]
-        for linear, activation in zip(linears, activations, strict=True)
+        Layer(linear.weight.detach(), linear.bias.detach(), activation)
+        for linear, activation in zip(linears, [*activations, None], strict=True)
     ]
 
 
@@ -176,4 +177,5 @@ def _variance(policy: Any) -> th.Tensor | None:
     """The variance of each action of a Gaussian policy, shape ``(actions,)``; ``None`` for a categorical one."""
     if type(policy.action_dist) is CategoricalDistribution:
         return None
-    return (2 * policy.log_std.detach()).exp()
+    log_std: th.Tensor = policy.log_std.detach()
+    return (2 * log_std).exp()
