@@ -1,8 +1,8 @@
 """
 PPO, ARPO and BARPO side by side: same environment, same settings, same attacks.
 
-One seed each: enough to see how a comparison is made, too few to conclude anything from it. Needs the extras
-``mujoco`` and ``plots``.
+One seed each: enough to see how a comparison is made, too few to conclude anything from it. Takes a few minutes. Needs
+the extras ``mujoco`` and ``plots``.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from sb3_barpo.evaluation import RobustnessReport, evaluate_robustness
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--timesteps", type=int, default=40_000, help="environment steps of training, per algorithm")
 parser.add_argument("--episodes", type=int, default=8, help="episodes per agent and attack")
-parser.add_argument("--epsilon", type=float, default=0.3, help="strength, in training and in evaluation")
+parser.add_argument("--epsilon", type=float, default=0.5, help="strength, in training and in evaluation")
 args = parser.parse_args()
 
 robust = {"epsilon": f"ramp_{args.epsilon}"}

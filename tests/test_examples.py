@@ -48,7 +48,7 @@ def test_every_example_is_listed() -> None:
 def test_example(name: str, tmp_path: Path) -> None:
     printed, files = EXAMPLES[name]
     done = subprocess.run(
-        [sys.executable, str(ROOT / "examples" / name), "--timesteps", "2", "--episodes", "2"],
+        [sys.executable, str(ROOT / "examples" / name), "--timesteps", "1024", "--episodes", "2"],
         cwd=tmp_path,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUTF8": "1", "PYTHONPATH": _python_path()},
         capture_output=True,
