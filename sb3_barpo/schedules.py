@@ -125,12 +125,8 @@ class Ramp(Schedule):
     def __post_init__(self) -> None:
         _strength("Ramp's value", self.value)
         _times("Ramp's begin and end", self.begin, self.end)
-        _require(
-            _is_number(self.power) and 0 < self.power < math.inf,
-            "Ramp's power",
-            self.power,
-            "it is a finite number above 0",
-        )
+        positive = _is_number(self.power) and 0 < self.power < math.inf
+        _require(positive, "Ramp's power", self.power, "it is a finite number above 0")
 
     def at(self, time: float) -> float:
         rise: float = min(max((time - self.begin) / (self.end - self.begin), 0.0), 1.0) ** self.power
@@ -151,15 +147,15 @@ class Linear(Schedule):
     kind = "linear"
 
     def __post_init__(self) -> None:
-        _strength("Linear's initial", self.initial)
-        _strength("Linear's final", self.final)
+        _strength(f"{type(self).__name__}'s initial", self.initial)
+        _strength(f"{type(self).__name__}'s final", self.final)
 
     def at(self, time: float) -> float:
         return (1 - time) * self.initial + time * self.final
 
 
 @dataclass(frozen=True)
-class Cosine(Schedule):
+class Cosine(Linear):
     """
     Half a cosine from one strength to another, flat at both ends.
 
@@ -167,17 +163,10 @@ class Cosine(Schedule):
     :param final: Strength at the end.
     """
 
-    initial: float
-    final: float
     kind = "cosine"
 
-    def __post_init__(self) -> None:
-        _strength("Cosine's initial", self.initial)
-        _strength("Cosine's final", self.final)
-
     def at(self, time: float) -> float:
-        weight = (1 - math.cos(math.pi * time)) / 2
-        return (1 - weight) * self.initial + weight * self.final
+        return super().at((1 - math.cos(math.pi * time)) / 2)
 
 
 @dataclass(frozen=True)
