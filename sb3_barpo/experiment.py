@@ -1,7 +1,8 @@
 """
-Experiments: train agents of several algorithms and seeds in parallel processes, each stored in a folder of its own.
+Experiments: agents of several algorithms and seeds, trained and attacked in parallel processes.
 
-A finished agent is found again and not trained twice, so a killed experiment goes on where it was.
+Each agent has a folder of its own. What is finished there is found again and not done twice, so a killed experiment
+goes on where it was.
 """
 
 import json
@@ -9,7 +10,9 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from multiprocessing import Manager
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import torch as th
@@ -18,13 +21,19 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import configure
-from stable_baselines3.common.vec_env import VecEnv, VecNormalize
+from stable_baselines3.common.vec_env import VecNormalize
+from tqdm import tqdm
 
 from sb3_barpo.arpo import ARPO
 from sb3_barpo.barpo import BARPO
+from sb3_barpo.evaluation import RobustnessReport, evaluate_robustness
+from sb3_barpo.evaluation.robustness import check_settings
 
 #: The algorithms that an experiment can compare.
 ALGORITHMS: dict[str, type[PPO]] = {"ppo": PPO, "arpo": ARPO, "barpo": BARPO}
+
+#: Takes the number of steps done.
+Tell = Callable[[int], None]
 
 
 @dataclass(frozen=True)
@@ -32,62 +41,205 @@ class Agent:
     """
     What is trained, and how.
 
+    :param name: Name in tables and pictures, and of its folder.
     :param algo: ``ppo``, ``arpo`` or ``barpo``.
-    :param env: Id of the environment.
-    :param seed: Seed of the environment and the algorithm.
+    :param env: Id of the environment. Observations and rewards are normalised by ``VecNormalize``.
+    :param seed: Seed of environments and algorithm.
     :param steps: Number of environment steps.
     :param n_envs: Number of environments that step together.
-    :param kwargs: Arguments of the algorithm.
-    :param label: Name in tables and pictures, the algorithm's by default.
+    :param kwargs: Arguments of the algorithm, such as JSON can hold.
+    :raises ValueError: for an unknown algorithm, or without steps.
     """
 
+    name: str
     algo: str
     env: str
     seed: int
     steps: int
     n_envs: int = 1
     kwargs: dict[str, Any] = field(default_factory=dict)
-    label: str = ""
 
-    def folder(self, root: Path) -> Path:
-        """:return: The agent's folder below ``root``."""
-        return root / f"{self.label or self.algo}-seed{self.seed}"
+    def __post_init__(self) -> None:
+        if self.algo not in ALGORITHMS:
+            raise ValueError(f"Unknown algorithm {self.algo!r}. Choose from {', '.join(ALGORITHMS)}.")
+        if self.steps < 1:
+            raise ValueError(f"An agent is trained for at least 1 step, but steps is {self.steps}.")
 
 
-def make_env(agent: Agent, stats: Path | None = None) -> VecNormalize:
+@dataclass(frozen=True)
+class Evaluation:
     """
-    :param agent: Whose environments to make.
-    :param stats: File with the statistics of observations and rewards, for an agent that is trained.
-    :return: The environments, observations and rewards normalised.
+    How agents are attacked; see :func:`sb3_barpo.evaluation.evaluate_robustness`.
+
+    :param epsilon: Strengths of the attacks.
+    :param attacks: Their names.
+    :param n_eval_episodes: Episodes for each.
+    :param seed: Seed of the first episode, far from those of training.
+    :param n_envs: Number of environments that step together, at most.
+    :raises ValueError: for a setting out of range or an unknown attack; now, and not when the agents are trained.
     """
-    venv: VecEnv = make_vec_env(agent.env, agent.n_envs, seed=agent.seed)
-    return VecNormalize(venv) if stats is None else VecNormalize.load(str(stats), venv)
+
+    epsilon: list[float]
+    attacks: list[str] = field(default_factory=lambda: ["random", "critic", "mad"])
+    n_eval_episodes: int = 50
+    seed: int = 10_000
+    n_envs: int = 10
+
+    def __post_init__(self) -> None:
+        check_settings(self.attacks, self.epsilon, self.n_eval_episodes)
 
 
-def train_agent(agent: Agent, root: Path, callback: BaseCallback | None = None) -> Path:
+def run(
+    agents: Sequence[Agent], evaluation: Evaluation, root: Path, n_jobs: int = 1, progress_bar: bool = False
+) -> RobustnessReport:
     """
-    Train an agent, unless its folder holds it already, and store ``agent.zip``, ``vecnormalize.pkl``, ``agent.json``
-    and ``progress.csv``.
+    Train and attack agents, as far as that is not done yet.
+
+    :param agents: The agents; their names must differ.
+    :param evaluation: How they are attacked.
+    :param root: The experiment's folder.
+    :param n_jobs: Number of processes.
+    :param progress_bar: Whether to show a bar for each agent.
+    :return: The report on all agents.
+    :raises ValueError: if two agents share a name, or a setting does not fit.
+    """
+    names = [agent.name for agent in agents]
+    if len(set(names)) < len(names):
+        raise ValueError(f"Each agent needs a name of its own, but they are called {', '.join(names)}.")
+    with _bars(agents, progress_bar) as tell:
+        jobs = (delayed(_train_and_attack)(agent, evaluation, root, tell(i)) for i, agent in enumerate(agents))
+        return RobustnessReport.merge(Parallel(n_jobs)(jobs))
+
+
+def train(agent: Agent, root: Path, callback: BaseCallback | None = None) -> Path:
+    """
+    Train an agent, unless its folder holds it already, and store ``agent.zip``, ``vecnormalize.pkl``,
+    ``progress.csv``, and last ``agent.json``.
 
     :param agent: What to train.
     :param root: The experiment's folder.
     :param callback: Passed to ``learn``.
     :return: The agent's folder.
     """
-    folder = agent.folder(root)
+    folder = root / agent.name
     record = folder / "agent.json"
-    if record.exists() and json.loads(record.read_text()) == asdict(agent):
+    if _read(record) == asdict(agent):
         return folder
-    th.set_num_threads(1)  # more threads slow small networks down
-    env = make_env(agent)
+    env = VecNormalize(make_vec_env(agent.env, agent.n_envs, seed=agent.seed))
     model = ALGORITHMS[agent.algo]("MlpPolicy", env, seed=agent.seed, device="cpu", **agent.kwargs)
     model.set_logger(configure(str(folder), ["csv"]))
     model.learn(agent.steps, callback=callback)
+    model.logger.close()
     model.save(folder / "agent")
     env.save(str(folder / "vecnormalize.pkl"))
     env.close()
-    # Written last and at once: a folder that holds it is complete.
-    partial = record.with_suffix(".tmp")
-    partial.write_text(json.dumps(asdict(agent), indent=2) + "\n")
-    os.replace(partial, record)
+    _write(record, asdict(agent))
     return folder
+
+
+def attack(agent: Agent, evaluation: Evaluation, root: Path) -> RobustnessReport:
+    """
+    Attack a trained agent, unless its folder holds the result already, and store ``episodes.csv``, and last
+    ``evaluation.json``.
+
+    :param agent: What was trained.
+    :param evaluation: How to attack it.
+    :param root: The experiment's folder.
+    :return: The report on this agent.
+    """
+    folder = root / agent.name
+    record, episodes = folder / "evaluation.json", folder / "episodes.csv"
+    settings = {"agent": asdict(agent), "evaluation": asdict(evaluation)}
+    if _read(record) == settings:
+        return RobustnessReport.from_csv(episodes)
+    venv = make_vec_env(agent.env, min(evaluation.n_envs, evaluation.n_eval_episodes))
+    env = VecNormalize.load(str(folder / "vecnormalize.pkl"), venv)
+    model = ALGORITHMS[agent.algo].load(folder / "agent", env=env, device="cpu")
+    report = evaluate_robustness(
+        model,
+        env,
+        evaluation.attacks,
+        evaluation.epsilon,
+        n_eval_episodes=evaluation.n_eval_episodes,
+        seed=evaluation.seed,
+        name=agent.name,
+    )
+    env.close()
+    report.to_csv(episodes)
+    _write(record, settings)
+    return report
+
+
+class _Tell(BaseCallback):
+    """Tells the number of steps done at the end of each rollout."""
+
+    def __init__(self, tell: Tell) -> None:
+        super().__init__()
+        self._tell = tell
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_rollout_end(self) -> None:
+        self._tell(self.num_timesteps)
+
+
+def _train_and_attack(agent: Agent, evaluation: Evaluation, root: Path, tell: Tell) -> RobustnessReport:
+    th.set_num_threads(1)  # processes share the cores; more threads slow small networks down
+    train(agent, root, _Tell(tell))
+    tell(agent.steps)
+    return attack(agent, evaluation, root)
+
+
+class _Send:
+    """A :data:`Tell` that reaches the main process."""
+
+    def __init__(self, queue: Any, index: int) -> None:
+        self._queue = queue
+        self._index = index
+
+    def __call__(self, steps: int) -> None:
+        self._queue.put((self._index, steps))
+
+
+@contextmanager
+def _bars(agents: Sequence[Agent], show: bool) -> Iterator[Callable[[int], Tell]]:
+    """A bar for each agent, moved by what the processes send; gives each agent's :data:`Tell` by its index."""
+    if not show:
+        yield lambda index: _silent
+        return
+    bars = [tqdm(total=agent.steps, desc=agent.name, unit="step", position=i) for i, agent in enumerate(agents)]
+    with Manager() as manager:
+        queue = manager.Queue()
+
+        def move() -> None:
+            while (message := queue.get()) is not None:
+                index, steps = message
+                bars[index].update(min(steps, agents[index].steps) - bars[index].n)
+                if bars[index].n == agents[index].steps:
+                    bars[index].set_postfix_str("trained, under attack")
+
+        mover = Thread(target=move, daemon=True)
+        mover.start()
+        try:
+            yield lambda index: _Send(queue, index)
+        finally:
+            queue.put(None)
+            mover.join()
+            for bar in bars:
+                bar.close()
+
+
+def _silent(steps: int) -> None:
+    pass
+
+
+def _read(record: Path) -> Any:
+    return json.loads(record.read_text()) if record.exists() else None
+
+
+def _write(record: Path, content: Any) -> None:
+    """At once, so that a record that exists is whole: it says that its folder is complete."""
+    partial = record.with_suffix(".tmp")
+    partial.write_text(json.dumps(content, indent=2) + "\n")
+    os.replace(partial, record)

@@ -1,5 +1,6 @@
 """PPO with an adversary in the loop: the arguments, the one training loop and the logging that ARPO and BARPO share."""
 
+import copy
 from collections import defaultdict
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
@@ -7,7 +8,6 @@ import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3 import PPO
-from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, RolloutBufferSamples
 from stable_baselines3.common.utils import explained_variance
@@ -22,7 +22,7 @@ from sb3_barpo.adversary import (
     clipped_surrogate,
     observation_bounds,
 )
-from sb3_barpo.schedules import Schedule, ScheduleLike, as_schedule
+from sb3_barpo.schedules import KINDS, ScheduleLike, as_schedule
 
 SelfRobustPPO = TypeVar("SelfRobustPPO", bound="RobustPPO")
 
@@ -79,9 +79,9 @@ class RobustPPO(PPO):
         _init_setup_model: bool = True,
         **kwargs: Any,
     ) -> None:
-        super().__init__(policy, env, *args, _init_setup_model=False, **kwargs)
+        super().__init__(policy, env, *args, _init_setup_model=False, **kwargs)  # type: ignore[misc]  # not in args
         self.epsilon = epsilon
-        self.kappa = self.default_kappa if kappa is None else kappa
+        self.kappa = kappa
         self.adversary = adversary
         # The adversary's clock: the least progress remaining that training has seen.
         self._progress_held = 1.0
@@ -93,17 +93,21 @@ class RobustPPO(PPO):
         raise NotImplementedError
 
     def _setup_model(self) -> None:
-        # Schedules are kept in their plain form, so that PPO.load reads our files where this package is missing.
-        self.epsilon = str(self.epsilon) if isinstance(self.epsilon, Schedule) else self.epsilon
-        self.kappa = str(self.kappa) if isinstance(self.kappa, Schedule) else self.kappa
+        self.epsilon = self._plain(self.epsilon)
+        self.kappa = self._plain(self.default_kappa if self.kappa is None else self.kappa)
         self._epsilon_schedule = as_schedule(self.epsilon)
         self._kappa_schedule = as_schedule(self.kappa)
         if not isinstance(self.adversary, Adversary | None):
             raise TypeError(f"adversary must be an Adversary or None (the default one), but it is {self.adversary!r}.")
         chosen = self.default_adversary() if self.adversary is None else self.adversary
         chosen.ball.check(check_observation_space(self.observation_space))
-        self._adversary = Adversary(chosen.objective, chosen.solver, chosen.ball)
+        self._adversary = copy.copy(chosen)  # not a plain Adversary of its parts: a subclass stays one
         super()._setup_model()
+
+    @staticmethod
+    def _plain(strength: ScheduleLike) -> ScheduleLike:
+        """Our schedules as strings, so that PPO.load reads our files where this package is missing."""
+        return str(strength) if type(strength) in KINDS.values() else strength
 
     def set_random_seed(self, seed: int | None = None) -> None:
         super().set_random_seed(seed)
@@ -157,7 +161,7 @@ class RobustPPO(PPO):
                         print(f"Early stopping at step {epoch} due to reaching max kl: {approx_kl:.2f}")
                     break
                 self.policy.optimizer.zero_grad()
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]
                 th.nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
                 self.policy.optimizer.step()
             self._n_updates += 1
@@ -178,19 +182,28 @@ class RobustPPO(PPO):
                 "An observation of this rollout is NaN or infinite, so no ball can be laid around it. Find the "
                 "environment's fault, with stable_baselines3's VecCheckNan for example."
             )
-        vec_normalize = self.get_vec_normalize_env()
-        normalize = vec_normalize.normalize_obs if vec_normalize is not None and vec_normalize.norm_obs else None
         return _Update(
-            clip_range=self.clip_range(progress),
-            clip_range_vf=None if self.clip_range_vf is None else self.clip_range_vf(progress),
+            clip_range=self.clip_range(progress),  # type: ignore[operator]  # SB3 has made schedules of them
+            clip_range_vf=None if self.clip_range_vf is None else self.clip_range_vf(progress),  # type: ignore[operator]
             epsilon=epsilon,
             kappa=kappa,
-            bounds=observation_bounds(self.observation_space, normalize, self.device),
+            bounds=self._bounds(),
         )
+
+    def _bounds(self) -> Bounds | None:
+        """The limits of the observations, as the policy sees them."""
+        space = check_observation_space(self.observation_space)
+        vec_normalize = self.get_vec_normalize_env()
+        if vec_normalize is None or not vec_normalize.norm_obs:
+            return observation_bounds(space, device=self.device)
+        if vec_normalize.observation_space.shape != space.shape:
+            return None  # a wrapper around VecNormalize, such as VecFrameStack, has rearranged what it normalised
+        return observation_bounds(space, vec_normalize.normalize_obs, self.device)  # type: ignore[arg-type]  # no dict
 
     @staticmethod
     def _check_strength(name: str, value: float) -> float:
         """A callable of the user's can return anything; our own schedules are checked when they are made."""
+        value = float(value)  # an array of one number would not mix with tensors
         if not 0 <= value < np.inf:
             raise ValueError(f"{name} must be finite and at least 0, but its schedule gave {value}. Mend the schedule.")
         return value
@@ -247,9 +260,11 @@ class RobustPPO(PPO):
     ) -> None:
         """How well the adversary did, on one minibatch an epoch: on all of them it would cost what it tells."""
         adversary = self._adversary
+        self.policy.set_training_mode(False)  # as the adversary examined it: no dropout, and no statistics move
         gain = adversary.gain(self.policy, observations, perturbed, samples)
         with th.no_grad():
             kl = KL().prepare(self.policy, observations)(perturbed)
+        self.policy.set_training_mode(True)
         radius = adversary.ball.norm(perturbed - observations)
         for name, values in (("gain", gain), ("kl", kl), ("radius_used", radius)):
             logs[f"adversary/{name}"].append(values.mean().item())

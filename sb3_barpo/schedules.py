@@ -26,8 +26,9 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from numbers import Real
-from typing import Any, ClassVar, TypeAlias, Union
+from typing import Any, ClassVar, TypeAlias, TypeGuard
 
 
 def _require(rule: bool, what: str, value: object, remedy: str) -> None:
@@ -35,17 +36,20 @@ def _require(rule: bool, what: str, value: object, remedy: str) -> None:
         raise ValueError(f"{what} is {value!r}, but {remedy}.")
 
 
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
 def _strength(what: str, value: object) -> None:
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    _require(is_number and 0 <= value < math.inf, what, value, "a strength is a finite number, at least 0")  # type: ignore[operator]
+    _require(_is_number(value) and 0 <= value < math.inf, what, value, "a strength is a finite number, at least 0")
 
 
 def _times(what: str, *times: float) -> None:
-    rising = all(a < b for a, b in zip(times, times[1:], strict=False))
-    inside = all(isinstance(t, (int, float)) and 0 <= t <= 1 for t in times)
-    _require(inside and rising, what, times, "times are fractions of training from 0 to 1 and must rise")
+    rule = all(_is_number(t) and 0 <= t <= 1 for t in times) and all(a < b for a, b in pairwise(times))
+    _require(rule, what, times, "times are fractions of training from 0 to 1 and must rise")
 
 
+@dataclass(frozen=True)
 class Schedule(ABC):
     """A strength, at least 0, as a function of the time of training."""
 
@@ -67,12 +71,12 @@ class Schedule(ABC):
 
     def to_spec(self) -> dict[str, Any]:
         """:return: A dict that JSON can hold and :func:`as_schedule` reads."""
-        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}  # type: ignore[arg-type]
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {"kind": self.kind, **{k: list(v) if isinstance(v, tuple) else v for k, v in fields.items()}}
 
     def _numbers(self) -> list[float]:
         """The numbers of the short string, in order."""
-        return [getattr(self, field.name) for field in dataclasses.fields(self)]  # type: ignore[arg-type]
+        return [getattr(self, field.name) for field in dataclasses.fields(self)]
 
     @classmethod
     def _from_numbers(cls, *numbers: float) -> "Schedule":
@@ -121,10 +125,12 @@ class Ramp(Schedule):
     def __post_init__(self) -> None:
         _strength("Ramp's value", self.value)
         _times("Ramp's begin and end", self.begin, self.end)
-        _require(0 < self.power < math.inf, "Ramp's power", self.power, "it must be finite and above 0")
+        positive = _is_number(self.power) and 0 < self.power < math.inf
+        _require(positive, "Ramp's power", self.power, "it is a finite number above 0")
 
     def at(self, time: float) -> float:
-        return self.value * min(max((time - self.begin) / (self.end - self.begin), 0.0), 1.0) ** self.power
+        rise: float = min(max((time - self.begin) / (self.end - self.begin), 0.0), 1.0) ** self.power
+        return self.value * rise
 
 
 @dataclass(frozen=True)
@@ -141,15 +147,15 @@ class Linear(Schedule):
     kind = "linear"
 
     def __post_init__(self) -> None:
-        _strength("Linear's initial", self.initial)
-        _strength("Linear's final", self.final)
+        _strength(f"{type(self).__name__}'s initial", self.initial)
+        _strength(f"{type(self).__name__}'s final", self.final)
 
     def at(self, time: float) -> float:
         return (1 - time) * self.initial + time * self.final
 
 
 @dataclass(frozen=True)
-class Cosine(Schedule):
+class Cosine(Linear):
     """
     Half a cosine from one strength to another, flat at both ends.
 
@@ -157,17 +163,10 @@ class Cosine(Schedule):
     :param final: Strength at the end.
     """
 
-    initial: float
-    final: float
     kind = "cosine"
 
-    def __post_init__(self) -> None:
-        _strength("Cosine's initial", self.initial)
-        _strength("Cosine's final", self.final)
-
     def at(self, time: float) -> float:
-        weight = (1 - math.cos(math.pi * time)) / 2
-        return (1 - weight) * self.initial + weight * self.final
+        return super().at((1 - math.cos(math.pi * time)) / 2)
 
 
 @dataclass(frozen=True)
@@ -189,13 +188,13 @@ class Smooth(Schedule):
     def __post_init__(self) -> None:
         _strength("Smooth's value", self.value)
         _times("Smooth's end", 0.0, self.end)
-        _require(0 < self.mid < 1, "Smooth's mid", self.mid, "it must lie between 0 and 1")
+        _require(_is_number(self.mid) and 0 < self.mid < 1, "Smooth's mid", self.mid, "it lies between 0 and 1")
 
     def at(self, time: float) -> float:
         x = min(time / self.end, 1.0)
-        # a x^4 up to mid, then its tangent there; a makes the tangent reach 1 at x = 1.
-        a = 1 / (4 * self.mid**3 - 3 * self.mid**4)
-        return self.value * a * (x**4 if x <= self.mid else self.mid**4 + 4 * self.mid**3 * (x - self.mid))
+        # a x^4 up to mid, then its tangent there; a = 1 / (mid^3 (4 - 3 mid)) makes the tangent reach 1 at x = 1.
+        rise = x * (x / self.mid) ** 3 if x <= self.mid else 4 * x - 3 * self.mid
+        return self.value * rise / (4 - 3 * self.mid)
 
 
 @dataclass(frozen=True)
@@ -250,7 +249,7 @@ class Cyclic(Schedule):
     def __post_init__(self) -> None:
         _strength("Cyclic's low", self.low)
         _strength("Cyclic's high", self.high)
-        whole = self.cycles >= 1 and self.cycles == int(self.cycles)
+        whole = _is_number(self.cycles) and 1 <= self.cycles < math.inf and self.cycles == int(self.cycles)
         _require(whole, "Cyclic's cycles", self.cycles, "it must be a whole number, at least 1")
         object.__setattr__(self, "cycles", int(self.cycles))
 
@@ -292,7 +291,7 @@ class Join(Schedule):
 
     def __str__(self) -> str:
         first, *rest = self.schedules
-        return str(first) + "".join(f" > {time!r} > {part}" for time, part in zip(self.times, rest, strict=True))
+        return str(first) + "".join(f" > {float(time)!r} > {part}" for time, part in zip(self.times, rest, strict=True))
 
 
 KINDS: dict[str, type[Schedule]] = {
@@ -301,7 +300,7 @@ KINDS: dict[str, type[Schedule]] = {
 
 
 #: What is taken wherever a strength is asked for.
-ScheduleLike: TypeAlias = Union[Schedule, float, str, Mapping[str, Any], Callable[[float], float]]
+ScheduleLike: TypeAlias = Schedule | float | str | Mapping[str, Any] | Callable[[float], float]
 
 
 def as_schedule(value: ScheduleLike) -> Callable[[float], float]:
@@ -317,7 +316,7 @@ def as_schedule(value: ScheduleLike) -> Callable[[float], float]:
     if isinstance(value, Mapping):
         return _from_spec(value)
     if callable(value):
-        return value  # type: ignore[no-any-return]
+        return value
     if isinstance(value, Real) and not isinstance(value, bool):
         return Constant(float(value))
     raise TypeError(
@@ -336,7 +335,7 @@ def _from_spec(spec: Mapping[str, Any]) -> Schedule:
     try:
         return cls(**{key: value for key, value in spec.items() if key != "kind"})
     except TypeError as error:
-        names = ", ".join(field.name for field in dataclasses.fields(cls))  # type: ignore[arg-type]
+        names = ", ".join(field.name for field in dataclasses.fields(cls))
         raise ValueError(f"The spec {dict(spec)!r} does not fit: '{cls.kind}' takes {names}.") from error
 
 
@@ -351,7 +350,7 @@ def _from_string(text: str) -> Schedule:
     try:
         return cls._from_numbers(*(_number(number, text) for number in numbers))
     except TypeError as error:
-        names = "_".join(field.name for field in dataclasses.fields(cls))  # type: ignore[arg-type]
+        names = "_".join(field.name for field in dataclasses.fields(cls))
         raise ValueError(f"The schedule {text!r} does not fit: write '{cls.kind}_{names}'.") from error
 
 

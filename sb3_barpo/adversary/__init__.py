@@ -8,7 +8,8 @@ environment.
 from sb3_barpo.adversary.adversary import Adversary
 from sb3_barpo.adversary.balls import Ball, L2Ball, LinfBall
 from sb3_barpo.adversary.bounds import Bounds, check_observation_space, observation_bounds
-from sb3_barpo.adversary.objectives import KL, Objective, Policy, Samples, Surrogate, Value, clipped_surrogate
+from sb3_barpo.adversary.goals import Samples
+from sb3_barpo.adversary.objectives import KL, Objective, Policy, Surrogate, Value, clipped_surrogate
 from sb3_barpo.adversary.solvers import PGD, SGLD, Solver, Uniform
 
 __all__ = [

@@ -1,13 +1,27 @@
 """The adversary: an objective to raise, a ball to stay in, a solver that climbs."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch as th
 
 from sb3_barpo.adversary.balls import Ball, LinfBall
 from sb3_barpo.adversary.bounds import Bounds
-from sb3_barpo.adversary.objectives import Goal, Objective, Policy, Samples
+from sb3_barpo.adversary.goals import Goal, Samples
+from sb3_barpo.adversary.objectives import Objective, Policy
 from sb3_barpo.adversary.solvers import Solver
+
+
+@contextmanager
+def _as_it_acts(policy: Policy) -> Iterator[None]:
+    """Evaluation mode for a while: no dropout, and batch normalisation keeps its statistics."""
+    was_training = policy.training
+    policy.set_training_mode(False)
+    try:
+        yield
+    finally:
+        policy.set_training_mode(was_training)
 
 
 class Adversary:
@@ -83,19 +97,14 @@ class Adversary:
         """
         if epsilon == 0:
             return observations
-        was_training = policy.training
-        policy.set_training_mode(False)
-        try:
-            with th.enable_grad():
-                delta = self.solver.solve(
-                    self._goal(policy, observations, samples),
-                    observations,
-                    self.ball,
-                    epsilon,
-                    self.generator(observations.device),
-                )
-        finally:
-            policy.set_training_mode(was_training)
+        with _as_it_acts(policy), th.enable_grad():
+            delta = self.solver.solve(
+                self._goal(policy, observations, samples),
+                observations,
+                self.ball,
+                epsilon,
+                self.generator(observations.device),
+            )
         perturbed = (observations + delta).detach()
         return perturbed if bounds is None else bounds.clip(perturbed, observations)
 
@@ -105,7 +114,7 @@ class Adversary:
         """
         :return: The objective at the perturbed minus at the clean observations, shape ``(B,)``; 0 without objective.
         """
-        with th.no_grad():
+        with _as_it_acts(policy), th.no_grad():
             goal = self._goal(policy, observations, samples)
             return goal(perturbed) - goal(observations)
 

@@ -13,6 +13,11 @@ from gymnasium import spaces
 from numpy.typing import ArrayLike
 
 
+def _lengths(rows: th.Tensor) -> th.Tensor:
+    """Euclidean length of each row, shape ``(B,)``."""
+    return rows.flatten(1).square().sum(1).sqrt()
+
+
 class Ball(ABC):
     """
     The set ``{delta : ‖delta / scale‖ ≤ ε}``.
@@ -107,17 +112,19 @@ class L2Ball(Ball):
     """The ellipsoid ``‖delta / scale‖₂ ≤ ε``. Projection moves along the ray to the clean observation."""
 
     def norm(self, delta: th.Tensor) -> th.Tensor:
-        return self._in_units_of_scale(delta).norm(dim=1)
+        return _lengths(self._in_units_of_scale(delta))
 
     def steepest(self, gradient: th.Tensor) -> th.Tensor:
         scale = self._scale_like(gradient)
+        tiny = th.finfo(gradient.dtype).tiny
         pull = scale * gradient
-        length = self._rows(pull.flatten(1).norm(dim=1), pull)
-        return scale * pull / length.clamp(min=th.finfo(pull.dtype).tiny)
+        # The largest pull becomes 1 first: the squares of a very small or large gradient leave the range of its type.
+        pull = pull / self._rows(pull.flatten(1).abs().amax(1), pull).clamp(min=tiny)
+        return scale * pull / self._rows(_lengths(pull), pull).clamp(min=tiny)
 
     def project(self, delta: th.Tensor, epsilon: float) -> th.Tensor:
         shrink = epsilon / self.norm(delta).clamp(min=th.finfo(delta.dtype).tiny)
-        return delta * self._rows(shrink.clamp(max=1.0), delta)
+        return delta * (self._scale_like(delta) > 0) * self._rows(shrink.clamp(max=1.0), delta)
 
     def sample(self, like: th.Tensor, generator: th.Generator) -> th.Tensor:
         scale = self._scale_like(like)
@@ -125,7 +132,7 @@ class L2Ball(Ball):
         normal = th.randn(like.shape, generator=generator, dtype=like.dtype, device=like.device) * (scale > 0)
         uniform = th.rand(len(like), generator=generator, dtype=like.dtype, device=like.device)
         # A Gaussian direction, and a radius whose density grows with the surface of the sphere.
-        radius = uniform ** (1 / free) / normal.flatten(1).norm(dim=1).clamp(min=th.finfo(like.dtype).tiny)
+        radius = uniform ** (1 / free) / _lengths(normal).clamp(min=th.finfo(like.dtype).tiny)
         return scale * normal * self._rows(radius, like)
 
     @staticmethod

@@ -1,7 +1,7 @@
 """Bounds: a sensor cannot report what its observation space does not contain."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch as th
@@ -25,8 +25,9 @@ class Bounds(NamedTuple):
         :param observations: The clean ones. One that lies outside already (running statistics move) may stay there.
         :return: The perturbed observations within the bounds; never further from the clean ones than before.
         """
-        low = th.minimum(self.low, observations)
-        high = th.maximum(self.high, observations)
+        # The space may be of another type than what reaches the policy; the result keeps the observations' type.
+        low = th.minimum(self.low.to(observations), observations)
+        high = th.maximum(self.high.to(observations), observations)
         return th.maximum(th.minimum(perturbed, high), low)
 
 
@@ -51,7 +52,7 @@ def observation_bounds(
     return Bounds(limits(space.low), limits(space.high))
 
 
-def check_observation_space(space: spaces.Space) -> spaces.Box:
+def check_observation_space(space: spaces.Space[Any]) -> spaces.Box:
     """
     :param space: Observation space of an environment or a policy.
     :return: The same space, if its observations can be perturbed.

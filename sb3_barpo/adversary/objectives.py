@@ -6,15 +6,15 @@ function that a solver climbs. It asks the policy only for its action distributi
 policy can answer can be attacked.
 """
 
+import functools
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import torch as th
 from stable_baselines3.common.distributions import Distribution
 
-#: Maps perturbed observations ``(B, *obs)`` to one value per sample ``(B,)``; row i depends on observation i alone.
-Goal = Callable[[th.Tensor], th.Tensor]
+from sb3_barpo.adversary import closed_form
+from sb3_barpo.adversary.goals import Goal, Samples
 
 
 class Policy(Protocol):
@@ -30,22 +30,6 @@ class Policy(Protocol):
 
     def set_training_mode(self, mode: bool) -> None:
         """Switch dropout, batch normalisation and the like."""
-
-
-class Samples(NamedTuple):
-    """
-    What a minibatch of a rollout says of its observations, for objectives that need it.
-
-    :param actions: Actions taken, shape ``(B, *action)``, or ``(B,)`` and integer for ``Discrete``.
-    :param old_log_prob: Their log-probabilities under the policy that took them at the clean observation, ``(B,)``.
-    :param advantages: Advantages, normalised if the algorithm normalises them, ``(B,)``.
-    :param clip_range: PPO's clip range.
-    """
-
-    actions: th.Tensor
-    old_log_prob: th.Tensor
-    advantages: th.Tensor
-    clip_range: float
 
 
 def clipped_surrogate(log_prob: th.Tensor, samples: Samples) -> th.Tensor:
@@ -112,9 +96,15 @@ class KL(Objective):
     stationary_at_clean = True
 
     def prepare(self, policy: Policy, observations: th.Tensor, samples: Samples | None = None) -> Goal:
-        with th.no_grad():
-            clean = action_distributions(policy, observations)
-        return lambda perturbed: kl_divergence(clean, action_distributions(policy, perturbed))
+        @functools.cache  # a search by closed form never asks for it
+        def clean() -> list[th.distributions.Distribution]:
+            with th.no_grad():
+                return action_distributions(policy, observations)
+
+        def goal(perturbed: th.Tensor) -> th.Tensor:
+            return kl_divergence(clean(), action_distributions(policy, perturbed))
+
+        return closed_form.kl(goal, policy, observations)
 
 
 class Surrogate(Objective):
@@ -134,11 +124,14 @@ class Surrogate(Objective):
         def goal(perturbed: th.Tensor) -> th.Tensor:
             return -clipped_surrogate(policy.get_distribution(perturbed).log_prob(samples.actions), samples)
 
-        return goal
+        return closed_form.surrogate(goal, policy, samples)
 
 
 class Value(Objective):
     """``-V(s')``: the perturbed observation that looks worst to the critic (Pattanaik et al., AAMAS 2018)."""
 
     def prepare(self, policy: Policy, observations: th.Tensor, samples: Samples | None = None) -> Goal:
-        return lambda perturbed: -policy.predict_values(perturbed).flatten()
+        def goal(perturbed: th.Tensor) -> th.Tensor:
+            return -policy.predict_values(perturbed).flatten()
+
+        return closed_form.value(goal, policy)

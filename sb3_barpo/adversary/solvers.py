@@ -9,12 +9,14 @@ no gradient. It draws from the generator that it is given, never from the global
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from numbers import Integral
 from typing import ClassVar
 
 import torch as th
 
 from sb3_barpo.adversary.balls import Ball
-from sb3_barpo.adversary.objectives import Goal
+from sb3_barpo.adversary.closed_form import ClosedForm
+from sb3_barpo.adversary.goals import Goal
 
 
 def _climb(
@@ -35,12 +37,19 @@ def _climb(
     :return: The last perturbation, shape ``(B, *obs)``.
     """
     for std in noise:
-        perturbed = (observations + delta).requires_grad_()
-        (gradient,) = th.autograd.grad(goal(perturbed).sum(), perturbed)
+        gradient = _gradient(goal, observations + delta)
         if std > 0:
             gradient = gradient + std * _randn_like(gradient, generator)
         delta = ball.project(delta + step * ball.steepest(gradient), epsilon)
     return delta
+
+
+def _gradient(goal: Goal, perturbed: th.Tensor) -> th.Tensor:
+    if isinstance(goal, ClosedForm):
+        return goal.gradient(perturbed)
+    perturbed = perturbed.requires_grad_()
+    (gradient,) = th.autograd.grad(goal(perturbed).sum(), perturbed)
+    return gradient
 
 
 def _randn_like(like: th.Tensor, generator: th.Generator) -> th.Tensor:
@@ -91,6 +100,10 @@ def _check(rule: bool, name: str, value: object, remedy: str) -> None:
         raise ValueError(f"{name} is {value!r}, but {remedy}.")
 
 
+def _check_count(name: str, value: object, remedy: str) -> None:
+    _check(isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1, name, value, remedy)
+
+
 @dataclass(frozen=True)
 class Uniform(Solver):
     """One uniform draw from the ball: the Random attack."""
@@ -129,7 +142,7 @@ class PGD(Solver):
     restarts: int = 1
 
     def __post_init__(self) -> None:
-        _check(self.n_steps >= 1, "PGD's n_steps", self.n_steps, "a search takes at least 1 step")
+        _check_count("PGD's n_steps", self.n_steps, "a search takes a whole number of steps, at least 1")
         _check(
             self.step_size is None or 0 < self.step_size < math.inf,
             "PGD's step_size",
@@ -137,7 +150,7 @@ class PGD(Solver):
             "it must be finite and above 0, or None for 2 / n_steps",
         )
         _check(0 <= self.start_radius <= 1, "PGD's start_radius", self.start_radius, "it must lie between 0 and 1")
-        _check(self.restarts >= 1, "PGD's restarts", self.restarts, "a search needs at least 1 start")
+        _check_count("PGD's restarts", self.restarts, "a search takes a whole number of starts, at least 1")
 
     @property
     def starts_clean(self) -> bool:
@@ -188,7 +201,7 @@ class SGLD(Solver):
     beta: float = 1e-5
 
     def __post_init__(self) -> None:
-        _check(self.n_steps >= 1, "SGLD's n_steps", self.n_steps, "a search takes at least 1 step")
+        _check_count("SGLD's n_steps", self.n_steps, "a search takes a whole number of steps, at least 1")
         _check(0 <= self.beta < math.inf, "SGLD's beta", self.beta, "a temperature is finite and at least 0")
 
     def solve(

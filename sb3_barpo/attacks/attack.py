@@ -2,7 +2,6 @@
 
 import math
 from abc import ABC, abstractmethod
-from numbers import Real
 from typing import ClassVar
 
 import numpy as np
@@ -33,7 +32,7 @@ class Attack(ABC):
                 "An attack needs an on-policy SB3 agent with a feed-forward policy (PPO, A2C, ARPO, BARPO), "
                 f"but got {type(model).__name__} with policy {type(policy).__name__}."
             )
-        if not isinstance(epsilon, Real) or not 0 <= epsilon < math.inf:
+        if not isinstance(epsilon, int | float | np.integer | np.floating) or not 0 <= epsilon < math.inf:
             raise ValueError(
                 f"epsilon must be a finite number, at least 0, but it is {epsilon!r}. It is the largest change of an "
                 "observation, in units of what the policy sees; 0.075 is usual for Hopper."
@@ -42,10 +41,11 @@ class Attack(ABC):
         self.model = model
         self.epsilon = float(epsilon)
 
-    def seed(self, seed: int | None) -> None:  # noqa: B027 - an attack may well be deterministic
+    def seed(self, seed: int | None) -> None:
         """
         :param seed: Seed of the attack's own randomness; ``None`` draws one from the operating system.
         """
+        del seed  # a deterministic attack has no use for it
 
     def perturb(self, observations: np.ndarray, bounds: Bounds | None = None) -> np.ndarray:
         """

@@ -6,6 +6,7 @@ any more, stays clean (SB3 reads the value of it at a time limit). They never ch
 bounds.
 """
 
+from functools import partial
 from typing import Any, SupportsFloat
 
 import gymnasium as gym
@@ -15,17 +16,21 @@ from stable_baselines3.common.type_aliases import PolicyPredictor
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize, unwrap_vec_normalize
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 
-from sb3_barpo.adversary import Bounds, observation_bounds
+from sb3_barpo.adversary import observation_bounds
 from sb3_barpo.attacks.attack import Attack
 
 
-def _bounds(attack: Attack, vec_normalize: VecNormalize | None) -> Bounds | None:
-    """The limits of the space in units of what the policy sees; statistics may move, so they are taken anew."""
-    normalize = vec_normalize.normalize_obs if vec_normalize is not None and vec_normalize.norm_obs else None
-    return observation_bounds(attack.observation_space, normalize, attack.model.device)
+def _perturbed(attack: Attack, seen: np.ndarray, vec_normalize: VecNormalize | None) -> np.ndarray:
+    """Perturb what the policy sees, within the limits of the space; statistics may move, so they are taken anew."""
+    normalize = None if vec_normalize is None else partial(_normalize, vec_normalize)
+    return attack.perturb(seen, observation_bounds(attack.observation_space, normalize, attack.model.device))
 
 
-def _check_space(attack: Attack, space: gym.Space, what: str) -> None:
+def _normalize(vec_normalize: VecNormalize, raw: np.ndarray) -> np.ndarray:
+    return np.asarray(vec_normalize.normalize_obs(raw))
+
+
+def _check_space(attack: Attack, space: gym.Space[Any], what: str) -> None:
     if attack.observation_space != space:
         raise ValueError(
             f"The attack was built for observations {attack.observation_space}, but {what} has {space}. "
@@ -41,7 +46,8 @@ class AttackObservation(gym.Wrapper[np.ndarray, Any, np.ndarray, Any], RecordCon
     :param env: The environment, its observations raw.
     :param attack: The attack.
     :param vec_normalize: The statistics that lie between the environment and the policy, if any. ε is then in
-        normalised units, as with the other faces.
+        normalised units, as with the other faces. What the attack moves beyond ``clip_obs`` is cut off there, and with
+        this face alone, since ``VecNormalize`` comes after it.
     :raises ValueError: if the attack was built for another space.
     """
 
@@ -53,7 +59,7 @@ class AttackObservation(gym.Wrapper[np.ndarray, Any, np.ndarray, Any], RecordCon
         gym.Wrapper.__init__(self, env)
         _check_space(attack, env.observation_space, "the environment")
         self.attack = attack
-        self.vec_normalize = vec_normalize if vec_normalize is not None and vec_normalize.norm_obs else None
+        self.vec_normalize = vec_normalize
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -70,15 +76,15 @@ class AttackObservation(gym.Wrapper[np.ndarray, Any, np.ndarray, Any], RecordCon
         return observation, reward, terminated, truncated, info
 
     def _perturb(self, observation: np.ndarray) -> np.ndarray:
-        bounds = _bounds(self.attack, self.vec_normalize)
+        clean = observation[None]
         if self.vec_normalize is None:
-            return self.attack.perturb(observation[None], bounds)[0]
-        seen = self.vec_normalize.normalize_obs(observation[None])
-        delta = (self.attack.perturb(seen, bounds) - seen)[0]
-        raw = observation + delta * np.sqrt(self.vec_normalize.obs_rms.var + self.vec_normalize.epsilon)
+            return np.asarray(_perturbed(self.attack, clean, None)[0])
+        seen = _normalize(self.vec_normalize, clean)
+        perturbed = _perturbed(self.attack, seen, self.vec_normalize)
+        raw = np.where(perturbed == seen, clean, np.asarray(self.vec_normalize.unnormalize_obs(perturbed)))
         space = self.attack.observation_space
-        low, high = np.minimum(space.low, observation), np.maximum(space.high, observation)
-        return np.clip(raw, low, high).astype(observation.dtype)  # rounding may have left the space by a hair
+        low, high = np.minimum(space.low, clean), np.maximum(space.high, clean)
+        return np.asarray(np.clip(raw, low, high)[0], observation.dtype)  # rounding may have left the space by a hair
 
 
 class VecAttackObservation(VecEnvWrapper):
@@ -108,7 +114,7 @@ class VecAttackObservation(VecEnvWrapper):
         return self._perturb(observations), rewards, dones, infos
 
     def _perturb(self, observations: Any) -> np.ndarray:
-        return self.attack.perturb(observations, _bounds(self.attack, unwrap_vec_normalize(self.venv)))
+        return _perturbed(self.attack, np.asarray(observations), unwrap_vec_normalize(self.venv))
 
 
 class UnderAttack:
@@ -146,6 +152,6 @@ class UnderAttack:
         """
         single = observation.shape == self.attack.observation_space.shape
         batch = observation[None] if single else observation
-        perturbed = self.attack.perturb(batch, _bounds(self.attack, self.vec_normalize))
+        perturbed = _perturbed(self.attack, batch, self.vec_normalize)
         predictor: PolicyPredictor = self.model
         return predictor.predict(perturbed[0] if single else perturbed, state, episode_start, deterministic)

@@ -1,0 +1,78 @@
+"""The main job, small: PPO, ARPO and BARPO side by side on one task, attacked, with a report and pictures."""
+
+from pathlib import Path
+from typing import Any
+
+from sb3_barpo.evaluation import RobustnessReport
+from sb3_barpo.experiment import Agent, Evaluation, run
+
+ENV = "Hopper-v5"
+STEPS = 200_000
+EPSILON = 0.075
+#: PPO's settings, the same for all three. Fewer and larger minibatches than by default: a demo has to be quick.
+SETTINGS: dict[str, Any] = {"n_steps": 256, "batch_size": 256}
+N_ENVS = 8
+
+
+def demo(
+    env: str = ENV,
+    steps: int = STEPS,
+    epsilon: float = EPSILON,
+    seed: int = 0,
+    output: str | Path = "demo",
+    n_jobs: int = 2,
+    n_eval_episodes: int = 20,
+    progress_bar: bool = True,
+) -> RobustnessReport:
+    """
+    Train PPO, ARPO and BARPO, attack all three, and write ``report.md``, ``report.csv``, ``report.json``,
+    ``returns.png`` and ``epsilon.png``.
+
+    :param env: Id of the environment.
+    :param steps: Steps of training for each agent.
+    :param epsilon: Strength of the adversary at the end of its ramp, and of the strongest attacks.
+    :param seed: Seed of everything.
+    :param output: Folder to write to. Agents that it holds already are taken from there.
+    :param n_jobs: Number of processes.
+    :param n_eval_episodes: Episodes for each attack and each of its four strengths.
+    :param progress_bar: Whether to show the progress.
+    :return: The report.
+    :raises ValueError: if a setting is out of range.
+    :raises OSError: if the folder cannot be written.
+    """
+    if not epsilon > 0:
+        raise ValueError(f"The demo needs an adversary of some strength, but epsilon is {epsilon}. Try {EPSILON}.")
+    output = Path(output)
+    # Longest first, so that two processes end together.
+    agents = [
+        Agent(algo.upper(), algo, env, seed, steps, N_ENVS, SETTINGS | ({} if algo == "ppo" else strength))
+        for algo, strength in (
+            ("barpo", {"epsilon": f"ramp_{epsilon}"}),
+            ("arpo", {"epsilon": f"ramp_{epsilon}"}),
+            ("ppo", {}),
+        )
+    ]
+    evaluation = Evaluation([epsilon / 4, epsilon / 2, 3 * epsilon / 4, epsilon], n_eval_episodes=n_eval_episodes)
+    reports = run(agents, evaluation, output / "agents", n_jobs, progress_bar)
+    report = RobustnessReport(reports.to_frame().set_index("agent").loc[["PPO", "ARPO", "BARPO"]].reset_index())
+    report.to_csv(output / "report.csv")
+    report.to_json(output / "report.json")
+    report.plot(output / "returns.png")
+    report.plot_epsilon(output / "epsilon.png")
+    (output / "report.md").write_text(_markdown(report, env, steps, seed), encoding="utf-8")
+    return report
+
+
+def _markdown(report: RobustnessReport, env: str, steps: int, seed: int) -> str:
+    return f"""# PPO, ARPO and BARPO under attack
+
+{env}, {steps} steps of training, seed {seed}; adversary of ARPO and BARPO: ε rises to {report.epsilons[-1]:g} at 75 %
+of training. One seed of training shows what happens, not how often.
+
+{report.verdict()}
+
+![Returns by attack](returns.png)
+
+![Return against ε](epsilon.png)
+
+{report.to_markdown()}"""

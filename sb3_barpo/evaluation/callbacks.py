@@ -1,0 +1,137 @@
+"""Evaluation under attack during training."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from stable_baselines3.common.callbacks import EvalCallback
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.vec_env import VecEnv, sync_envs_normalization, unwrap_vec_normalize
+
+from sb3_barpo.evaluation.report import NATURAL, RobustnessReport
+from sb3_barpo.evaluation.robustness import check_settings, evaluate_robustness
+
+
+class RobustEvalCallback(EvalCallback):
+    """
+    SB3's ``EvalCallback`` under attack: the best model is the one of the highest *worst case*, and so
+    ``best_mean_reward``, ``StopTrainingOnRewardThreshold`` and ``callback_on_new_best`` speak of the worst case.
+
+    Logs ``eval/mean_reward`` (natural), ``eval/mean_ep_length``, ``eval/robust_<attack>``, ``eval/worst_case`` and
+    ``eval/robustness``. ``evaluations.npz`` has SB3's layout for the natural episodes (``timesteps``, ``results``,
+    ``ep_lengths``), and ``results_<attack>`` beside it. The episodes are the same each time, and the attacks are built
+    for the policy as it is then.
+
+    :param eval_env: Evaluation environment, wrapped as the training environment is, but not by an attack. The
+        statistics of ``VecNormalize`` are copied to it.
+    :param attacks: Names of attacks, or ``"all"``.
+    :param epsilon: Their strength, in units of what the policy sees.
+    :param seed: Seed of the first episode.
+    :param kwargs: Further arguments of ``EvalCallback``; ``render`` has no meaning here.
+    :raises ValueError: for a setting out of range, an unknown attack, or ``render``.
+    :raises TypeError: for an attack that is not a name: it would examine the model that it was built with for ever.
+    """
+
+    model: OnPolicyAlgorithm
+
+    def __init__(
+        self,
+        eval_env: gym.Env[Any, Any] | VecEnv,
+        *,
+        attacks: str | Sequence[str] = ("random", "critic", "mad"),
+        epsilon: float = 0.075,
+        seed: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(eval_env, **kwargs)
+        names = [attacks] if isinstance(attacks, str) else list(attacks)
+        if not all(isinstance(name, str) for name in names):
+            raise TypeError(
+                f"The attacks of a callback are names, such as 'mad', built anew each time; not {attacks!r}."
+            )
+        check_settings(names, epsilon, self.n_eval_episodes)
+        if self.render:
+            raise ValueError("RobustEvalCallback cannot render; use SB3's EvalCallback or record_video beside it.")
+        self.attacks = names
+        self.epsilon = epsilon
+        self.seed = seed
+        self._under_attack: dict[str, list[list[float]]] = {}
+
+    def _init_callback(self) -> None:
+        super()._init_callback()
+        if self.model.get_vec_normalize_env() is not None and unwrap_vec_normalize(self.eval_env) is None:
+            raise ValueError(
+                "The training environment is wrapped by VecNormalize, so the evaluation environment must be too, but "
+                "it is not. Wrap it: VecNormalize(eval_env, training=False, norm_reward=False); statistics are copied."
+            )
+
+    def _on_step(self) -> bool:
+        if self.eval_freq <= 0 or self.n_calls % self.eval_freq != 0:
+            return True
+        if self.model.get_vec_normalize_env() is not None:
+            sync_envs_normalization(self.training_env, self.eval_env)
+        report = evaluate_robustness(
+            self.model,
+            self.eval_env,
+            self.attacks,
+            self.epsilon,
+            n_eval_episodes=self.n_eval_episodes,
+            seed=self.seed,
+            deterministic=self.deterministic,
+            warn=self.warn,
+        )
+        self._log(report)
+        self._store(report)
+        continue_training = True
+        if report.worst_case > self.best_mean_reward:
+            continue_training = self._keep_best(report.worst_case)
+        if self.callback is not None:
+            continue_training = continue_training and self._on_event()
+        return continue_training
+
+    def _log(self, report: RobustnessReport) -> None:
+        self.last_mean_reward = report.natural
+        rows = report.to_frame()
+        self.logger.record("eval/mean_reward", report.natural)
+        self.logger.record("eval/mean_ep_length", rows.loc[rows["attack"] == NATURAL, "length"].mean())
+        summary = report.summary().iloc[0]
+        for attack in report.attacks:
+            self.logger.record(f"eval/robust_{attack}", float(summary[attack]))
+        self.logger.record("eval/worst_case", report.worst_case)
+        self.logger.record("eval/robustness", report.robustness)
+        # At once, so that the figures stand at the step at which they were measured.
+        self.logger.record("time/total_timesteps", self.num_timesteps, exclude="tensorboard")
+        self.logger.dump(self.num_timesteps)
+        if self.verbose >= 1:
+            print(
+                f"Eval num_timesteps={self.num_timesteps}, natural={report.natural:.2f}, "
+                f"worst case={report.worst_case:.2f} ({summary['worst_attack']})"
+            )
+
+    def _store(self, report: RobustnessReport) -> None:
+        if self.log_path is None:
+            return
+        groups = {str(name): rows for name, rows in report.to_frame().groupby("attack", sort=False)}
+        natural = groups.pop(NATURAL)
+        self.evaluations_timesteps.append(self.num_timesteps)
+        self.evaluations_results.append(natural["return"].to_list())
+        self.evaluations_length.append(natural["length"].to_list())
+        for attack, rows in groups.items():
+            self._under_attack.setdefault(f"results_{attack}", []).append(rows["return"].to_list())
+        arrays: dict[str, Any] = {
+            "timesteps": self.evaluations_timesteps,
+            "results": self.evaluations_results,
+            "ep_lengths": self.evaluations_length,
+            **self._under_attack,
+        }
+        np.savez(self.log_path, **arrays)
+
+    def _keep_best(self, worst_case: float) -> bool:
+        self.best_mean_reward = worst_case
+        if self.verbose >= 1:
+            print("New best worst case!")
+        if self.best_model_save_path is not None:
+            self.model.save(Path(self.best_model_save_path) / "best_model")
+        return self.callback_on_new_best is None or self.callback_on_new_best.on_step()

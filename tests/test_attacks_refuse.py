@@ -1,0 +1,127 @@
+"""What attacks refuse, and what they say then; and their choice by name."""
+
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium import spaces
+from sb3_contrib import RecurrentPPO
+from stable_baselines3 import DQN, PPO, SAC
+from victims import Replay, victim
+
+from sb3_barpo.adversary import KL, PGD, SGLD, Adversary, L2Ball, LinfBall, Surrogate
+from sb3_barpo.attacks import ATTACKS, MAD, Critic, GradientAttack, Random, make_attacks
+
+three = pytest.mark.parametrize("kind", [Random, Critic, MAD])
+IMAGE = spaces.Box(0, 255, (36, 36, 1), np.uint8)
+DICT = spaces.Dict({"camera": spaces.Box(0, 1, (2,)), "imu": spaces.Box(0, 1, (1,))})
+
+
+def unsupported(policy: str, space: spaces.Space[Any]) -> PPO:
+    return PPO(policy, Replay([space.sample()], space), n_steps=2, batch_size=2, device="cpu")
+
+
+@three
+@pytest.mark.parametrize("epsilon", [-0.1, np.nan, np.inf, "0.1", None])
+def test_strength_out_of_range(kind: Any, epsilon: Any) -> None:
+    with pytest.raises(ValueError, match="epsilon must be a finite number, at least 0, but it is"):
+        kind(victim(), epsilon)
+
+
+@pytest.mark.parametrize("epsilon", [1, np.float32(0.5), np.float64(0.5), np.int64(2)])
+def test_strength_of_any_number_type(epsilon: Any) -> None:
+    attack = Random(victim(), epsilon)
+    assert type(attack.epsilon) is float
+    assert attack.epsilon == epsilon
+
+
+@three
+@pytest.mark.parametrize(
+    ("build", "who"),
+    [
+        (lambda: SAC("MlpPolicy", "Pendulum-v1", buffer_size=10, device="cpu"), "SAC with policy SACPolicy"),
+        (lambda: DQN("MlpPolicy", "CartPole-v1", buffer_size=10, device="cpu"), "DQN with policy DQNPolicy"),
+        (lambda: RecurrentPPO("MlpLstmPolicy", "CartPole-v1", n_steps=8, device="cpu"), "RecurrentPPO with policy Rec"),
+        (lambda: gym.make("CartPole-v1"), "OrderEnforcing|TimeLimit"),
+    ],
+    ids=["SAC", "DQN", "recurrent", "no model"],
+)
+def test_a_model_it_cannot_examine(kind: Any, build: Callable[[], Any], who: str) -> None:
+    with pytest.raises(TypeError, match=rf"needs an on-policy SB3 agent with a feed-forward policy .*({who})"):
+        kind(build(), 0.1)
+
+
+@three
+@pytest.mark.parametrize(
+    ("policy", "space"),
+    [("CnnPolicy", IMAGE), ("MultiInputPolicy", DICT), ("MlpPolicy", spaces.Discrete(3))],
+    ids=["image", "dict", "discrete"],
+)
+def test_a_space_it_cannot_perturb(kind: Any, policy: str, space: spaces.Space[Any]) -> None:
+    with pytest.raises(TypeError, match="Only Box observations of a floating type can be perturbed yet, not"):
+        kind(unsupported(policy, space), 0.1)
+
+
+@three
+@pytest.mark.parametrize("ball", [LinfBall, L2Ball])
+@pytest.mark.parametrize("scale", [[1.0, 2.0], [[1.0, 1.0, 1.0]]])
+def test_a_ball_of_another_shape(kind: Any, ball: Any, scale: list[Any]) -> None:
+    with pytest.raises(ValueError, match=r"have the observation's shape \(3,\), but its shape is"):
+        kind(victim(), 0.1, ball=ball(scale))
+
+
+@three
+@pytest.mark.parametrize("shape", [(), (3,), (2, 4), (2, 3, 1), (2, 2, 3)])
+def test_observations_of_another_shape(kind: Any, shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"a batch of observations of shape \(B, \*\(3,\)\), but got"):
+        kind(victim(), 0.1).perturb(np.zeros(shape, np.float32))
+
+
+@three
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("epsilon", [0, 0.1])
+def test_observations_not_finite(kind: Any, wrong: float, epsilon: float) -> None:
+    observations = np.zeros((4, 3), np.float32)
+    observations[2, 1] = wrong
+    with pytest.raises(ValueError, match="An observation is NaN or infinite"):
+        kind(victim(), epsilon).perturb(observations)
+
+
+@pytest.mark.parametrize(("kind", "solver"), [(Critic, "PGD"), (MAD, "SGLD")])
+@pytest.mark.parametrize("n_steps", [0, -3])
+def test_no_steps(kind: Any, solver: str, n_steps: int) -> None:
+    with pytest.raises(ValueError, match=rf"{solver}'s n_steps is {n_steps}, but a search takes at least 1 step"):
+        kind(victim(), 0.1, n_steps=n_steps)
+
+
+def test_an_objective_that_needs_a_rollout() -> None:
+    attack = GradientAttack(victim(), 0.1, Adversary(Surrogate(), SGLD()))
+    with pytest.raises(ValueError, match=r"Surrogate objective needs .* of a rollout.* use KL\(\) or Value\(\)"):
+        attack.perturb(np.zeros((1, 3), np.float32))
+
+
+def test_attacks_by_name() -> None:
+    own = GradientAttack(victim(), 0.3, Adversary(KL(), PGD()))
+    attacks = make_attacks(["mad", own, "random"], victim(), 0.1)
+    assert [type(attack) for attack in attacks] == [MAD, GradientAttack, Random]
+    assert attacks[1] is own
+    assert [attack.epsilon for attack in attacks] == [0.1, 0.3, 0.1]
+    assert all(attack.model is victim() for attack in attacks)
+
+
+def test_one_attack_by_name() -> None:
+    (attack,) = make_attacks("critic", victim(), 0.1)
+    assert type(attack) is Critic
+
+
+def test_all_attacks() -> None:
+    attacks = make_attacks("all", victim(), 0.1)
+    assert [attack.name for attack in attacks] == list(ATTACKS) == ["random", "critic", "mad"]
+
+
+@pytest.mark.parametrize(("names", "unknown"), [(["mad", "max"], "'max'"), ("MAD", "'MAD'"), ("", "''"), ([], "")])
+def test_unknown_names_and_none(names: Any, unknown: str) -> None:
+    with pytest.raises(ValueError, match=rf"Unknown attacks \[{unknown}\]. Choose from random, critic, mad, or 'all'"):
+        make_attacks(names, victim(), 0.1)

@@ -1,0 +1,70 @@
+"""Every example runs, in a process of its own as a reader runs it, and prints what it promises."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("mujoco")
+pytest.importorskip("matplotlib")
+
+ROOT = Path(__file__).parents[1]
+NUMBER = r"[−+-]?[\d.]+"
+#: For each example: what it prints, as regular expressions in this order, and the files that it leaves.
+EXAMPLES: dict[str, tuple[list[str], list[str]]] = {
+    "train_barpo.py": (
+        [r"\| BARPO +\| +0\.3 \|", rf"natural {NUMBER}, worst case {NUMBER}, robustness {NUMBER}"],
+        ["barpo.zip", "barpo-vecnormalize.pkl"],
+    ),
+    "attack_an_agent.py": (
+        # The same episode through all three faces: the number repeats itself.
+        [r"clean +[\d.]+\nrandom +[\d.]+\ncritic +[\d.]+\nmad +[\d.]+\n", r"three faces: ([\d.]+) \1 \1\n"],
+        ["vecnormalize.pkl"],
+    ),
+    "compare_ppo_arpo_barpo.py": (
+        [r"\| agent .*worst case.*\n", r"\| PPO ", r"\| ARPO ", r"\| ARPO, guided ", r"\| BARPO "],
+        ["comparison.csv", "comparison.png"],
+    ),
+    "custom_adversary.py": (
+        # The trusted sensor stays clean, the others do not.
+        [r"largest move per sensor: 0\.000( 0\.(?!000)\d{3}){3}\n", r"\| +random \| +gradient \|", r"\| BARPO "],
+        [],
+    ),
+    "evaluate_during_training.py": (
+        [r"\| best in worst case \| +0\.3 \|"],
+        ["ppo.zip", "best/best_model.zip"],
+    ),
+}
+
+
+def test_every_example_is_listed() -> None:
+    assert sorted(path.name for path in (ROOT / "examples").glob("*.py")) == sorted(EXAMPLES)
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_example(name: str, tmp_path: Path) -> None:
+    printed, files = EXAMPLES[name]
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / name), "--timesteps", "1024", "--episodes", "2"],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUTF8": "1", "PYTHONPATH": _python_path()},
+        capture_output=True,
+        encoding="utf-8",
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    position = 0
+    for pattern in printed:
+        match = re.compile(pattern).search(done.stdout, position)
+        assert match, f"{pattern!r} is not in what follows:\n{done.stdout[position:]}"
+        position = match.end()
+    missing = [file for file in files if not (tmp_path / file).is_file()]
+    assert not missing, missing
+
+
+def _python_path() -> str:
+    """The package under test first, whatever is installed."""
+    return os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
