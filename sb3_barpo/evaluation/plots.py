@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sb3_barpo.evaluation.tables import counted
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -11,8 +13,8 @@ if TYPE_CHECKING:
     from sb3_barpo.evaluation.report import RobustnessReport
 
 #: Okabe and Ito's colours, which the colour-blind tell apart; without the yellow, too pale for lines.
-COLOURS = ["#E69F00", "#56B4E9", "#009E73", "#D55E00", "#0072B2", "#CC79A7", "#000000"]
-_STYLE: dict[Any, Any] = {"axes.spines.top": False, "axes.spines.right": False, "font.size": 11, "axes.titlesize": 12}
+COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
+_STYLE: dict[Any, Any] = {"axes.spines.top": False, "axes.spines.right": False, "font.size": 11, "axes.titlesize": 11.5}
 
 
 def returns_by_attack(report: "RobustnessReport", epsilon: float | None = None) -> "Figure":
@@ -26,7 +28,7 @@ def returns_by_attack(report: "RobustnessReport", epsilon: float | None = None) 
     rows = report.at(epsilon)
     groups = list(rows["attack"].unique())
     width = 0.8 / len(report.agents)
-    figure, axes = _canvas(max(6.0, 1.2 + len(groups) * (0.7 + 0.45 * len(report.agents))))
+    figure, axes = _canvas(max(6.4, 2.4 + len(groups) * (0.7 + 0.45 * len(report.agents))))
     for a, agent in enumerate(report.agents):
         colour = COLOURS[a % len(COLOURS)]
         for g, attack in enumerate(groups):
@@ -36,12 +38,13 @@ def returns_by_attack(report: "RobustnessReport", epsilon: float | None = None) 
             axes.plot(places, returns, "o", color=colour, alpha=0.45, ms=4, mew=0)
             mean = returns.mean()
             label = agent if g == 0 else None
-            axes.plot([centre - 0.42 * width, centre + 0.42 * width], [mean, mean], color=colour, lw=3.5, label=label)
+            axes.plot([centre - 0.42 * width, centre + 0.42 * width], [mean, mean], color=colour, lw=3, label=label)
     axes.set_xticks(range(len(groups)), groups)
     axes.set_xlim(-0.55, len(groups) - 0.45)
     axes.tick_params(axis="x", length=0)
+    axes.axvline(0.5, color="0.8", lw=1)  # natural on the one side, attacks on the other
     strength = report.epsilons[-1] if epsilon is None else epsilon
-    _finish(axes, f"Returns under attack, ε = {strength:g}", report)
+    _finish(axes, f"Attacks at ε = {strength:g}. Dots: {counted(report.seeds)}; lines: their means")
     return figure
 
 
@@ -59,7 +62,7 @@ def worst_case_by_epsilon(report: "RobustnessReport") -> "Figure":
             "evaluate_robustness(..., epsilon=[0.05, 0.1, 0.15])."
         )
     tables = [report.summary(epsilon) for epsilon in strengths]
-    figure, axes = _canvas(6.4)
+    figure, axes = _canvas(7.6)
     for a, agent in enumerate(report.agents):
         rows = [table.loc[agent] for table in tables]
         means = np.array([rows[0]["natural"], *(row["worst_case"] for row in rows)], dtype=float)
@@ -68,7 +71,8 @@ def worst_case_by_epsilon(report: "RobustnessReport") -> "Figure":
         axes.plot([0.0, *strengths], means, marker="osD^vPX"[a % 7], color=colour, lw=2.2, ms=6, label=agent)
         axes.fill_between([0.0, *strengths], means - stds, means + stds, color=colour, alpha=0.15, lw=0)
     axes.set_xlabel("ε of the attack")
-    _finish(axes, f"Return under the worst of {', '.join(report.attacks)}", report)
+    under = "Worst attack at each ε" if len(report.attacks) > 1 else f"Attack: {report.attacks[0]}"
+    _finish(axes, f"{under}. Mean ± standard deviation over {counted(report.seeds)}")
     return figure
 
 
@@ -80,16 +84,17 @@ def _canvas(width: float) -> "tuple[Figure, Axes]":
         raise ImportError('Pictures need matplotlib: pip install "sb3-barpo[plots]"') from error
     # A Figure of its own: no pyplot, whose windows and state are the user's.
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(width, 4.2), dpi=150, layout="constrained")
+        figure = Figure(figsize=(width, 4.0), dpi=150, layout="constrained")
         return figure, figure.add_subplot()
 
 
-def _finish(axes: "Axes", title: str, report: "RobustnessReport") -> None:
+def _finish(axes: "Axes", title: str) -> None:
     axes.set_title(title, loc="left")
     axes.set_ylabel("return")
     axes.grid(axis="y", alpha=0.25)
     axes.set_axisbelow(True)
-    axes.legend(frameon=False)
+    # Beside the axes, where no episode can lie behind it.
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
 
 
 def _jitter(n: int) -> np.ndarray:

@@ -31,11 +31,10 @@ def markdown(report: "RobustnessReport") -> str:
 
 
 def _legend(seeds: list[int]) -> str:
-    episodes = "1 episode" if len(seeds) == 1 else f"{len(seeds)} episodes"
     consecutive = seeds == list(range(seeds[0], seeds[0] + len(seeds)))
     listed = f"{seeds[0]} to {seeds[-1]}" if consecutive and len(seeds) > 1 else ", ".join(map(str, seeds))
     return (
-        f"Return: mean ± standard deviation over {episodes}, the same for every column and agent "
+        f"Return: mean ± standard deviation over {counted(seeds)}, the same for every column and agent "
         f"(seed{'s' * (len(seeds) > 1)} {listed}). Worst case: the lowest mean over the attacks. "
         "Robustness: (worst case − natural) / |natural|."
     )
@@ -49,9 +48,13 @@ def verdict(report: "RobustnessReport") -> str:
     table = report.summary()
     attacks = [attack for attack in report.attacks if attack in table]
     under = _joined(attacks) if len(attacks) == 1 else f"the worst of {_joined(attacks)}"
-    episodes = "1 episode" if len(report.seeds) == 1 else f"{len(report.seeds)} episodes"
-    opening = f"Under {under} at ε = {report.epsilons[-1]:g} ({episodes} each)"
+    opening = f"Under {under} at ε = {report.epsilons[-1]:g} ({counted(report.seeds)} each)"
     return f"{opening}, {_kept(table)}{_winner(table, len(report.seeds))}."
+
+
+def counted(seeds: list[int]) -> str:
+    """:return: How many episodes these seeds make: "50 episodes"."""
+    return "1 episode" if len(seeds) == 1 else f"{len(seeds)} episodes"
 
 
 def _kept(table: pd.DataFrame) -> str:
