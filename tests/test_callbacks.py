@@ -6,15 +6,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import same, weights
 from stable_baselines3 import PPO
-from stable_baselines3.common.callbacks import StopTrainingOnRewardThreshold
+from stable_baselines3.common.callbacks import BaseCallback, StopTrainingOnRewardThreshold
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import KVWriter, Logger
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_barpo import BARPO
 from sb3_barpo.attacks import MAD
-from sb3_barpo.evaluation import RobustEvalCallback, RobustnessReport
+from sb3_barpo.evaluation import RobustEvalCallback, RobustnessReport, evaluate_robustness
 
 ENV = "Pendulum-v1"
 QUICK: dict[str, Any] = {"n_steps": 32, "batch_size": 32, "n_epochs": 1, "seed": 0, "device": "cpu"}
@@ -30,6 +31,18 @@ class Kept(KVWriter):
 
     def close(self) -> None:
         pass
+
+
+class Times(BaseCallback):
+    """Writes down when it is called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.times: list[int] = []
+
+    def _on_step(self) -> bool:
+        self.times.append(self.num_timesteps)
+        return True
 
 
 @pytest.fixture
@@ -92,6 +105,37 @@ def test_a_real_run_logs_stores_and_synchronises(tmp_path: Path, capsys: pytest.
     assert np.array_equal(eval_env.obs_rms.mean, env.obs_rms.mean)
     assert env.training
     assert "worst case=" in capsys.readouterr().out
+
+
+def test_its_figures_are_those_of_evaluate_robustness(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"attacks": ["mad"], "epsilon": 0.2, "n_eval_episodes": 2, "seed": 4}
+    report = evaluate_robustness(PPO("MlpPolicy", ENV, **QUICK), make_vec_env(ENV), **settings)
+    callback = RobustEvalCallback(make_vec_env(ENV), eval_freq=32, log_path=str(tmp_path), verbose=0, **settings)
+    PPO("MlpPolicy", ENV, **QUICK).learn(32, callback=callback)  # it looks before the first update
+    stored = np.load(tmp_path / "evaluations.npz")
+    returns = report.to_frame()["return"].tolist()
+    assert [*stored["results"][0], *stored["results_mad"][0]] == returns
+    assert callback.best_mean_reward == report.worst_case
+
+
+def test_training_goes_on_as_without_it() -> None:
+    # Each is built just before it learns, since that seeds the generators which all models share.
+    watched, alone = (
+        BARPO("MlpPolicy", ENV, **QUICK).learn(96, callback=callback)
+        for callback in (RobustEvalCallback(make_vec_env(ENV), eval_freq=32, n_eval_episodes=1, verbose=0), None)
+    )
+    assert same(weights(watched), weights(alone))
+
+
+@pytest.mark.usefixtures("scripted")
+def test_its_own_callbacks_are_called() -> None:
+    best, after = (Times() for _ in range(2))
+    callback = RobustEvalCallback(
+        make_vec_env(ENV), eval_freq=32, callback_on_new_best=best, callback_after_eval=after, verbose=0
+    )
+    PPO("MlpPolicy", ENV, **QUICK).learn(96, callback=callback)
+    assert best.times == [32]
+    assert after.times == [32, 64, 96]
 
 
 def test_eval_freq_of_zero_never_evaluates() -> None:

@@ -1,5 +1,6 @@
-"""Evaluation under attack, on episodes whose returns are known from their seeds."""
+"""The episodes of an evaluation: known returns, known seeds, nothing disturbed, clear refusals."""
 
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
@@ -7,131 +8,257 @@ import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
-from stable_baselines3 import PPO
-from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+from gymnasium.utils import seeding
+from helpers import make_envs
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
+from victims import linear_victim, victim
 
-from sb3_barpo.adversary import KL, SGLD, Adversary, Uniform
-from sb3_barpo.attacks import MAD, AttackObservation, GradientAttack, VecAttackObservation
+from sb3_barpo.attacks import MAD, Attack, AttackObservation, UnderAttack, VecAttackObservation
 from sb3_barpo.evaluation import evaluate_robustness
 
 
-class Known(gym.Env[np.ndarray, np.ndarray]):
-    """Two to four steps; the first rewards the first draw of the seed, every one the action's likeness to the state."""
+class Slope(gym.Env[np.ndarray, np.ndarray]):
+    """
+    Shows a height drawn from the seed, for as many steps as drawn from the seed. The reward is the action.
 
-    observation_space = spaces.Box(-np.inf, np.inf, (2,), np.float32)
-    action_space = spaces.Box(-1, 1, (1,), np.float32)
+    :param poison: Added to each reward.
+    """
 
-    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
+    observation_space = spaces.Box(-np.inf, np.inf, (1,), np.float64)
+    action_space = spaces.Box(-1, 1, (1,))
+
+    def __init__(self, poison: float = 0.0) -> None:
+        self.poison = poison
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
-        self.draw = float(self.np_random.normal())
-        self.left = 2 + int(self.np_random.integers(3))
-        return self._observation(), {}
+        self.height, self.left = draw(self.np_random)
+        return np.array([self.height]), {}
 
-    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        reward, self.draw = self.draw, 0.0
+    def step(self, action: np.ndarray) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         self.left -= 1
-        return self._observation(), reward, self.left == 0, False, {}
-
-    def _observation(self) -> np.ndarray:
-        return np.array([self.draw, self.left], dtype=np.float32)
+        return np.array([self.height]), float(action[0]) + self.poison, self.left == 0, False, {}
 
 
-def known_return(seed: int) -> float:
-    return float(gym.utils.seeding.np_random(seed)[0].normal())
+def draw(rng: np.random.Generator) -> tuple[float, int]:
+    return rng.uniform(-0.5, 0.5), int(rng.integers(2, 7))
 
 
-def make_model(normalize: bool = False) -> PPO:
-    venv = make_vec_env(Known, 2)
-    return PPO("MlpPolicy", VecNormalize(venv) if normalize else venv, n_steps=8, batch_size=8, seed=0, device="cpu")
+def known(seed: int, shift: float = 0.0) -> tuple[float, int]:
+    """Return and length of the agent that does what it sees, where what it sees is lower by ``shift``."""
+    height, length = draw(seeding.np_random(seed)[0])
+    return length * (height - shift), length
 
 
-@pytest.mark.parametrize("n_envs", [1, 3, 4])
-def test_episode_k_starts_from_seed_plus_k_whatever_the_attack(n_envs: int) -> None:
-    venv = make_vec_env(Known, n_envs)
-    rows = evaluate_robustness(make_model(), venv, epsilon=0.1, n_eval_episodes=5, seed=7).to_frame()
-    assert rows["attack"].unique().tolist() == ["natural", "random", "critic", "mad"]
-    for _, episodes in rows.groupby("attack"):
-        assert episodes["seed"].tolist() == [7, 8, 9, 10, 11]
-        assert episodes["return"].to_numpy() == pytest.approx([known_return(seed) for seed in range(7, 12)], abs=1e-5)
+class Lower(Attack):
+    """Every observation looks lower by ε."""
+
+    name = "lower"
+
+    def _perturb(self, observations: th.Tensor) -> th.Tensor:
+        return observations - self.epsilon
 
 
-def test_several_strengths_and_attacks_that_are_built_already() -> None:
-    model = make_model()
-    rows = evaluate_robustness(model, make_vec_env(Known), ["random", MAD(model, 0.3)], [0.1, 0.2], 2).to_frame()
-    met = rows[["attack", "epsilon"]].drop_duplicates().to_numpy().tolist()
-    assert met == [["natural", 0.0], ["random", 0.1], ["random", 0.2], ["mad", 0.3]]
+class Broken(Attack):
+    name = "broken"
+
+    def _perturb(self, observations: th.Tensor) -> th.Tensor:
+        raise RuntimeError("broken")
 
 
-def test_a_deterministic_attack_does_not_depend_on_the_number_of_environments() -> None:
-    env = "Pendulum-v1"
-    model = PPO("MlpPolicy", env, n_steps=8, batch_size=8, seed=0, device="cpu")
-    attack = GradientAttack(model, 0.0, Adversary(KL(), SGLD()))
-    one, two = (evaluate_robustness(model, make_vec_env(env, n), attack, n_eval_episodes=2) for n in (1, 2))
-    assert one.to_frame()["return"].to_numpy() == pytest.approx(two.to_frame()["return"].to_numpy(), rel=1e-4)
+class Lives(gym.Wrapper[Any, Any, Any, Any]):
+    """Says after every step that the episode has ended, as Atari's wrapper does when a life is lost."""
+
+    over = True
+
+    def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
+        if self.over or kwargs.get("seed") is not None:
+            self.over = False
+            return self.env.reset(**kwargs)
+        return np.array([self.env.unwrapped.height]), {}
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        observation, reward, self.over, truncated, info = self.env.step(action)
+        return observation, reward, True, truncated, info
 
 
-def test_statistics_switches_mode_and_global_generator_are_left_alone() -> None:
-    model = make_model(normalize=True)
-    env = model.get_vec_normalize_env()
-    assert env is not None
-    env.reset()
+def slopes(n_envs: int = 2, make: Callable[[], gym.Env[Any, Any]] = lambda: Monitor(Slope())) -> VecEnv:
+    return DummyVecEnv([make] * n_envs)
+
+
+def follower() -> Any:
+    """Does what it sees, and values it so."""
+    return linear_victim([1.0])
+
+
+@pytest.mark.parametrize("n_envs", [1, 3, 8])
+def test_every_row_is_the_episode_of_its_seed(n_envs: int) -> None:
+    model = follower()
+    report = evaluate_robustness(model, slopes(n_envs), Lower(model, 0.25), n_eval_episodes=7, seed=40, name="it")
+    frame = report.to_frame()
+    assert list(frame["agent"].unique()) == ["it"]
+    assert frame["attack"].to_list() == ["natural"] * 7 + ["lower"] * 7
+    assert frame["epsilon"].to_list() == [0.0] * 7 + [0.25] * 7
+    assert frame["episode"].to_list() == list(range(7)) * 2
+    assert frame["seed"].to_list() == list(range(40, 47)) * 2
+    returns, lengths = zip(*[known(seed, shift) for shift in (0.0, 0.25) for seed in range(40, 47)], strict=True)
+    assert frame["length"].to_list() == list(lengths)
+    assert frame["return"].to_list() == pytest.approx(returns, abs=1e-5)
+
+
+def test_fewer_episodes_than_environments_start_at_the_seed() -> None:
+    frame = evaluate_robustness(follower(), slopes(8), "random", n_eval_episodes=2, seed=0).to_frame()
+    assert frame["return"][:2].to_list() == pytest.approx([known(0)[0], known(1)[0]], abs=1e-5)
+
+
+def test_named_attacks_stay_within_epsilon_and_the_critic_goes_down() -> None:
+    report = evaluate_robustness(follower(), slopes(4), epsilon=0.2, n_eval_episodes=8)
+    frame = report.to_frame()
+    assert report.attacks == ["random", "critic", "mad"]
+    change = frame["return"] / frame["length"] - [known(seed)[0] / known(seed)[1] for seed in frame["seed"]]
+    assert change.abs().max() <= 0.2 + 1e-5
+    # Ten steps of a tenth of ε, from a start within a tenth.
+    assert change[frame["attack"] == "critic"].between(-0.2 - 1e-5, -0.18 + 1e-5).all()
+
+
+def test_at_strength_0_nothing_changes() -> None:
+    frame = evaluate_robustness(follower(), slopes(), epsilon=0, n_eval_episodes=3).to_frame()
+    assert frame["return"].to_list() == frame["return"][:3].to_list() * 4
+
+
+def test_several_strengths_and_attacks_with_one_of_their_own() -> None:
+    model = follower()
+    report = evaluate_robustness(model, slopes(), ["mad", Lower(model, 0.3)], np.array([0.1, 0.2]), n_eval_episodes=1)
+    rows = report.to_frame()[["attack", "epsilon"]].to_numpy().tolist()
+    assert rows == [["natural", 0.0], ["mad", 0.1], ["mad", 0.2], ["lower", 0.3]]
+
+
+def test_all_attacks_by_one_word() -> None:
+    assert {"random", "critic", "mad"} <= set(evaluate_robustness(follower(), slopes(), "all").attacks)
+
+
+def test_one_batch_is_as_evaluate_policy_has_it() -> None:
+    model, venv = victim(), make_envs(n_envs=4)
+    report = evaluate_robustness(model, venv, "mad", 0.1, n_eval_episodes=4, seed=5)
+    attack = MAD(model, 0.1)
+    for predictor, label in ((model, "natural"), (UnderAttack(model, attack), "mad")):
+        venv.seed(5)
+        attack.seed(5)
+        returns, _ = evaluate_policy(predictor, venv, n_eval_episodes=4, return_episode_rewards=True)
+        frame = report.to_frame()
+        assert frame.loc[frame["attack"] == label, "return"].to_list() == returns  # all end at the same step
+
+
+def test_sampled_actions_are_the_same_again_and_leave_torch_s_generator_alone() -> None:
+    model = follower()
+    state = th.get_rng_state()
+    first, second = (evaluate_robustness(model, slopes(), "mad", deterministic=False) for _ in range(2))
+    assert th.equal(state, th.get_rng_state())
+    assert first.to_frame().equals(second.to_frame())
+    assert first.natural != pytest.approx(evaluate_robustness(model, slopes(), "mad").natural)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_statistics_switches_and_mode_are_as_before(fails: bool) -> None:
+    model, venv = follower(), VecNormalize(slopes(), norm_reward=True)
+    venv.reset()
+    for _ in range(20):
+        venv.step(np.ones((2, 1)))
+    statistics = [(one.mean.copy(), one.var.copy(), one.count) for one in (venv.obs_rms, venv.ret_rms)]
     model.policy.set_training_mode(True)
-    before = env.obs_rms.mean.copy(), env.obs_rms.count, env.ret_rms.var.copy(), th.get_rng_state()
-    rows = evaluate_robustness(model, env, epsilon=0.1, n_eval_episodes=3, seed=7).to_frame()
-    after = env.obs_rms.mean, env.obs_rms.count, env.ret_rms.var, th.get_rng_state()
-    assert all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
-    assert (env.training, env.norm_reward, model.policy.training) == (True, True, True)
-    assert rows["return"][0] == pytest.approx(known_return(7), abs=1e-5)  # not normalised
+    if fails:
+        with pytest.raises(RuntimeError, match="broken"):
+            evaluate_robustness(model, venv, Broken(model, 0.1))
+    else:
+        evaluate_robustness(model, venv, "mad")
+    assert [(one.mean, one.var, one.count) for one in (venv.obs_rms, venv.ret_rms)] == statistics
+    assert venv.training
+    assert venv.norm_reward
+    assert model.policy.training
 
 
-def test_switches_are_put_back_after_an_error() -> None:
-    model = make_model(normalize=True)
-    env = model.get_vec_normalize_env()
-    attack = GradientAttack(model, 0.1, Adversary(None, Uniform()))
-    attack._perturb = None  # type: ignore[assignment,method-assign]
-    with pytest.raises(TypeError):
-        evaluate_robustness(model, env, attack, n_eval_episodes=1)
-    assert (env.training, env.norm_reward) == (True, True)  # type: ignore[union-attr]
+def test_rewards_are_not_normalised_and_strength_is_in_normalised_units() -> None:
+    model = follower()
+    venv = VecNormalize(slopes(1, Slope), norm_reward=True)
+    venv.obs_rms.var = np.array([4.0])
+    frame = evaluate_robustness(model, venv, Lower(model, 0.25), n_eval_episodes=1, warn=False).to_frame()
+    natural, length = known(0)
+    assert frame["return"].to_list() == pytest.approx([natural / 2, natural / 2 - 0.25 * length], abs=1e-5)
 
 
-def test_the_progress_bar_counts_every_episode(capsys: pytest.CaptureFixture[str]) -> None:
-    evaluate_robustness(make_model(), make_vec_env(Known), "mad", 0.1, 3, name="Ada", progress_bar=True)
-    assert "Ada, mad at ε = 0.1: 100%" in capsys.readouterr().err
+def test_an_environment_alone_gets_a_monitor() -> None:
+    assert evaluate_robustness(follower(), Slope(), "mad", n_eval_episodes=1).natural == pytest.approx(known(0)[0])
+
+
+def test_without_monitor_rewards_are_counted_as_they_come() -> None:
+    with pytest.warns(UserWarning, match="not wrapped by SB3's Monitor"):
+        report = evaluate_robustness(follower(), slopes(3, Slope), "mad", n_eval_episodes=5)
+    natural = report.to_frame()[:5]
+    assert natural["return"].to_list() == pytest.approx([known(seed)[0] for seed in range(5)], abs=1e-5)
+    assert natural["length"].to_list() == [known(seed)[1] for seed in range(5)]
+
+
+def test_a_lost_life_is_no_end() -> None:
+    report = evaluate_robustness(follower(), slopes(3, lambda: Lives(Monitor(Slope()))), "mad", n_eval_episodes=5)
+    assert report.to_frame()["length"].to_list() == [known(seed)[1] for seed in range(5)] * 2
+
+
+def test_a_model_of_normalised_environments_on_raw_ones_is_pointed_out() -> None:
+    model = follower()
+    model.set_env(VecNormalize(slopes(1)))
+    with pytest.warns(UserWarning, match="trained with VecNormalize.*raw"):
+        evaluate_robustness(model, slopes(), "mad", n_eval_episodes=1)
+
+
+def test_the_progress_bar_names_what_is_evaluated(capsys: pytest.CaptureFixture[str]) -> None:
+    evaluate_robustness(follower(), slopes(), "mad", 0.1, n_eval_episodes=3, name="Ann", progress_bar=True)
+    shown = capsys.readouterr().err
+    assert "Ann, natural" in shown
+    assert "Ann, mad at ε = 0.1" in shown
+    assert "6/6" in shown
+    evaluate_robustness(follower(), slopes(), "mad", n_eval_episodes=1)
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize(
-    ("settings", "error", "match"),
+    ("settings", "error", "says"),
     [
         ({"n_eval_episodes": 0}, ValueError, "n_eval_episodes must be at least 1, but it is 0"),
-        ({"epsilon": -0.1}, ValueError, "epsilon must be a finite number, at least 0"),
+        ({"attacks": []}, ValueError, "nothing to evaluate: attacks is \\[\\]"),
+        ({"epsilon": []}, ValueError, "nothing to evaluate.*epsilon is \\[\\]"),
+        ({"attacks": ["mad", "mda"]}, ValueError, "Unknown attack 'mda'. Choose from random, critic, mad"),
+        ({"attacks": [42]}, TypeError, "a name or an Attack object.*not 42"),
+        ({"attacks": [MAD]}, TypeError, "a name or an Attack object"),
+        ({"attacks": ["mad", "mad"]}, ValueError, "a name of its own.*'mad', 0.075"),
+        ({"epsilon": [0.1, 0.1]}, ValueError, "a name of its own"),
+        ({"epsilon": -0.1}, ValueError, "epsilon must be a finite number, at least 0.*-0.1"),
         ({"epsilon": [0.1, float("nan")]}, ValueError, "epsilon must be a finite number"),
-        ({"epsilon": []}, ValueError, "nothing to evaluate"),
-        ({"attacks": []}, ValueError, "nothing to evaluate"),
-        ({"attacks": ["fog"]}, ValueError, "Unknown attack 'fog'"),
-        ({"attacks": ["mad", "mad"]}, ValueError, "Each attack needs a name of its own"),
-        ({"attacks": [3]}, TypeError, "An attack is a name or an Attack object"),
+        ({"epsilon": float("inf")}, ValueError, "epsilon must be a finite number"),
     ],
 )
-def test_settings_that_are_refused(settings: dict[str, Any], error: type[Exception], match: str) -> None:
-    with pytest.raises(error, match=match):
-        evaluate_robustness(make_model(), make_vec_env(Known), **settings)
+def test_bad_settings(settings: dict[str, Any], error: type[Exception], says: str) -> None:
+    with pytest.raises(error, match=says):
+        evaluate_robustness(follower(), slopes(), **settings)
 
 
-def test_environments_that_are_refused() -> None:
-    model = make_model()
-    for other, what in (("CartPole-v1", "observation_space"), ("Pendulum-v1", "observation_space")):
-        with pytest.raises(ValueError, match=f"The environment's {what} must be the model's"):
-            evaluate_robustness(model, make_vec_env(other))
-    attack = MAD(model, 0.1)
-    attacked = DummyVecEnv([lambda: AttackObservation(Known(), attack)])
-    for env in (attacked, VecAttackObservation(make_vec_env(Known), attack)):
+def test_other_spaces_than_the_model_s() -> None:
+    with pytest.raises(ValueError, match="observation_space must be the model's"):
+        evaluate_robustness(linear_victim([1.0, 2.0]), slopes())
+    with pytest.raises(ValueError, match="action_space must be the model's"):
+        evaluate_robustness(follower(), gym.wrappers.RescaleAction(Slope(), np.float32(-2), np.float32(2)))
+
+
+def test_an_environment_that_is_under_attack_already() -> None:
+    model = follower()
+    attack = Lower(model, 0.1)
+    for env in (VecAttackObservation(slopes(), attack), AttackObservation(Slope(), attack)):
         with pytest.raises(ValueError, match="must not be under attack already"):
             evaluate_robustness(model, env)
 
 
-def test_it_warns_where_returns_or_observations_may_not_be_what_they_seem() -> None:
-    with pytest.warns(UserWarning, match="not wrapped by SB3's Monitor"):
-        evaluate_robustness(make_model(), DummyVecEnv([Known]), "random", n_eval_episodes=1)
-    with pytest.warns(UserWarning, match="trained with VecNormalize"):
-        evaluate_robustness(make_model(normalize=True), make_vec_env(Known), "random", n_eval_episodes=1)
+def test_a_return_that_is_no_number_is_an_error() -> None:
+    venv = slopes(2, lambda: Monitor(Slope(poison=float("nan"))))
+    with pytest.raises(ValueError, match=r"return must be finite.*under natural in the\s+episode of seed 3"):
+        evaluate_robustness(follower(), venv, "mad", seed=3, n_eval_episodes=2)
