@@ -150,6 +150,7 @@ def test_eval_freq_of_zero_never_evaluates() -> None:
         ({"attacks": ["fog"]}, ValueError, "Unknown attack 'fog'"),
         ({"attacks": []}, ValueError, "nothing to evaluate"),
         ({"epsilon": -1}, ValueError, "epsilon must be a finite number"),
+        ({"epsilon": [0.1, 0.2]}, ValueError, "epsilon must be a finite number"),
         ({"n_eval_episodes": 0}, ValueError, "n_eval_episodes must be at least 1"),
         ({"render": True}, ValueError, "cannot render"),
     ],

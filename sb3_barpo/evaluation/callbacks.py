@@ -28,7 +28,8 @@ class RobustEvalCallback(EvalCallback):
         statistics of ``VecNormalize`` are copied to it.
     :param attacks: Names of attacks, or ``"all"``.
     :param epsilon: Their strength, in units of what the policy sees.
-    :param seed: Seed of the first episode.
+    :param seed: Seed of the first episode, by default far from those on which ``evaluate_robustness`` judges: the best
+        model would look better on the episodes that chose it.
     :param kwargs: Further arguments of ``EvalCallback``; ``render`` has no meaning here.
     :raises ValueError: for a setting out of range, an unknown attack, or ``render``.
     :raises TypeError: for an attack that is not a name: it would examine the model that it was built with for ever.
@@ -42,7 +43,7 @@ class RobustEvalCallback(EvalCallback):
         *,
         attacks: str | Sequence[str] = ("random", "critic", "mad"),
         epsilon: float = 0.075,
-        seed: int = 0,
+        seed: int = 10_000,
         **kwargs: Any,
     ) -> None:
         super().__init__(eval_env, **kwargs)
@@ -51,7 +52,7 @@ class RobustEvalCallback(EvalCallback):
             raise TypeError(
                 f"The attacks of a callback are names, such as 'mad', built anew each time; not {attacks!r}."
             )
-        check_settings(names, epsilon, self.n_eval_episodes)
+        check_settings(names, [epsilon], self.n_eval_episodes)  # one strength: the best model needs one number
         if self.render:
             raise ValueError("RobustEvalCallback cannot render; use SB3's EvalCallback or record_video beside it.")
         self.attacks = names
