@@ -34,7 +34,7 @@ def demo(
     :param seed: Seed of everything.
     :param output: Folder to write to. Agents that it holds already are taken from there.
     :param n_jobs: Number of processes.
-    :param n_eval_episodes: Episodes for each attack and each of its four strengths.
+    :param n_eval_episodes: Episodes for each attack and each of its two strengths, half of ε and ε.
     :param progress_bar: Whether to show the progress.
     :return: The report.
     :raises ValueError: if a setting is out of range.
@@ -52,7 +52,7 @@ def demo(
             ("ppo", {}),
         )
     ]
-    evaluation = Evaluation([epsilon / 4, epsilon / 2, 3 * epsilon / 4, epsilon], n_eval_episodes=n_eval_episodes)
+    evaluation = Evaluation([epsilon / 2, epsilon], n_eval_episodes=n_eval_episodes)
     reports = run(agents, evaluation, output / "agents", n_jobs, progress_bar)
     report = RobustnessReport(reports.to_frame().set_index("agent").loc[["PPO", "ARPO", "BARPO"]].reset_index())
     report.to_csv(output / "report.csv")
