@@ -3,8 +3,9 @@ The paper's picture: PPO, ARPO and BARPO at their defaults on a MuJoCo task, sev
 
     python benchmarks/hopper.py --jobs 4
 
-Each agent is stored when it is finished and found again, so a killed run goes on where it was. Writes ``episodes.csv``
-(one row an episode), ``table.md`` and ``returns.png`` to the folder of this task.
+Each agent is stored when it is finished and found again, so a killed run goes on where it was. The committed agents are
+found too and only attacked anew: give another ``--output`` to train them again. Writes ``episodes.csv`` (one row an
+episode), ``table.md`` and ``returns.png``.
 """
 
 import argparse
@@ -103,7 +104,7 @@ def picture(seeds: pd.DataFrame, title: str) -> Figure:
     axes.set_ylim(bottom=0)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", alpha=0.25)
-    axes.legend(frameon=False)
+    figure.legend(loc="outside right upper", frameon=False)
     return figure
 
 
