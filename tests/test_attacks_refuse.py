@@ -92,7 +92,9 @@ def test_observations_not_finite(kind: Any, wrong: float, epsilon: float) -> Non
 @pytest.mark.parametrize(("kind", "solver"), [(Critic, "PGD"), (MAD, "SGLD")])
 @pytest.mark.parametrize("n_steps", [0, -3])
 def test_no_steps(kind: Any, solver: str, n_steps: int) -> None:
-    with pytest.raises(ValueError, match=rf"{solver}'s n_steps is {n_steps}, but a search takes at least 1 step"):
+    with pytest.raises(
+        ValueError, match=rf"{solver}'s n_steps is {n_steps}, but a search takes a whole number of steps, at least 1"
+    ):
         kind(victim(), 0.1, n_steps=n_steps)
 
 
