@@ -116,7 +116,7 @@ def test_the_demo_writes_what_it_says(tmp_path: Path, capsys: pytest.CaptureFixt
         (["--steps", "0"], "at least 1 step"),
         (["--episodes", "0"], "n_eval_episodes must be at least 1"),
         (["--env", "Nowhere-v0", "--jobs", "1"], "Nowhere"),
-        (["--env", "CliffWalking-v1", "--jobs", "1"], "gym.spaces.Box"),
+        (["--env", "FrozenLake-v1", "--jobs", "1"], "VecNormalize"),
     ],
 )
 def test_the_command_line_says_in_one_line_what_is_wrong(

@@ -239,7 +239,7 @@ def _check_comparable(frame: pd.DataFrame) -> None:
     if NATURAL not in seeds.index.get_level_values("attack") or len(seeds) < 2:
         raise ValueError(f"A report needs {NATURAL!r} rows and those of an attack, but it has {list(seeds.index)}.")
     if len(set(seeds.to_numpy().ravel())) > 1:
-        counts = seeds.map(lambda some: len(some) if isinstance(some, frozenset) else 0)
+        counts = seeds.apply(lambda some: some.map(lambda one: len(one) if isinstance(one, frozenset) else 0))
         raise ValueError(
             "All agents must go through the same attacks at the same ε with the same seeds, but they did not. Evaluate "
             f"them with the same settings. Episodes of each (their seeds may differ too):\n{counts.to_string()}"
