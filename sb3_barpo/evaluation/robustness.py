@@ -38,6 +38,8 @@ def evaluate_robustness(
     Episode k starts from seed ``seed + k`` whatever the attack, the model and the number of environments. Attacks and
     sampled actions are seeded too, for each batch of ``n_envs`` episodes: what they draw depends on that number.
     Returns are those of ``Monitor`` where there is one, otherwise sums of the rewards as they come.
+    With a wrapper that puts off resets, such as SB3's ``EpisodicLifeEnv``, evaluate on one environment: among several,
+    one that is in the middle of its game does not take the seed of its next episode.
 
     :param model: The agent, any SB3 on-policy one with a feed-forward policy.
     :param env: Its environment or environments, wrapped as in training (``VecNormalize`` with its statistics above
