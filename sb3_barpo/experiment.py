@@ -5,8 +5,6 @@ Each agent has a folder of its own. What is finished there is found again and no
 goes on where it was.
 """
 
-import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -28,6 +26,7 @@ from sb3_barpo.arpo import ARPO
 from sb3_barpo.barpo import BARPO
 from sb3_barpo.evaluation import RobustnessReport, evaluate_robustness
 from sb3_barpo.evaluation.robustness import check_settings
+from sb3_barpo.records import read_record, write_record
 
 #: The algorithms that an experiment can compare.
 ALGORITHMS: dict[str, type[PPO]] = {"ppo": PPO, "arpo": ARPO, "barpo": BARPO}
@@ -123,7 +122,7 @@ def train(agent: Agent, root: Path, callback: BaseCallback | None = None) -> Pat
     """
     folder = root / agent.name
     record = folder / "agent.json"
-    if _read(record) == asdict(agent):
+    if read_record(record) == asdict(agent):
         return folder
     env = VecNormalize(make_vec_env(agent.env, agent.n_envs, seed=agent.seed))
     model = ALGORITHMS[agent.algo]("MlpPolicy", env, seed=agent.seed, device="cpu", **agent.kwargs)
@@ -133,7 +132,7 @@ def train(agent: Agent, root: Path, callback: BaseCallback | None = None) -> Pat
     model.save(folder / "agent")
     env.save(str(folder / "vecnormalize.pkl"))
     env.close()
-    _write(record, asdict(agent))
+    write_record(record, asdict(agent))
     return folder
 
 
@@ -150,7 +149,7 @@ def attack(agent: Agent, evaluation: Evaluation, root: Path) -> RobustnessReport
     folder = root / agent.name
     record, episodes = folder / "evaluation.json", folder / "episodes.csv"
     settings = {"agent": asdict(agent), "evaluation": asdict(evaluation)}
-    if _read(record) == settings:
+    if read_record(record) == settings:
         return RobustnessReport.from_csv(episodes)
     venv = make_vec_env(agent.env, min(evaluation.n_envs, evaluation.n_eval_episodes))
     env = VecNormalize.load(str(folder / "vecnormalize.pkl"), venv)
@@ -166,7 +165,7 @@ def attack(agent: Agent, evaluation: Evaluation, root: Path) -> RobustnessReport
     )
     env.close()
     report.to_csv(episodes)
-    _write(record, settings)
+    write_record(record, settings)
     return report
 
 
@@ -232,14 +231,3 @@ def _bars(agents: Sequence[Agent], show: bool) -> Iterator[Callable[[int], Tell]
 
 def _silent(steps: int) -> None:
     pass
-
-
-def _read(record: Path) -> Any:
-    return json.loads(record.read_text()) if record.exists() else None
-
-
-def _write(record: Path, content: Any) -> None:
-    """At once, so that a record that exists is whole: it says that its folder is complete."""
-    partial = record.with_suffix(".tmp")
-    partial.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(partial, record)

@@ -46,7 +46,7 @@ def test_an_agent_that_was_killed_is_trained_anew(tmp_path: Path, monkeypatch: p
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(experiment, "_write", die)
+        patch.setattr(experiment, "write_record", die)
         with pytest.raises(KeyboardInterrupt):
             train(agent(), tmp_path)
     assert not (tmp_path / "barpo" / "agent.json").exists()

@@ -9,13 +9,25 @@ from sb3_barpo.adversary.adversary import Adversary
 from sb3_barpo.adversary.balls import Ball, L2Ball, LinfBall
 from sb3_barpo.adversary.bounds import Bounds, check_observation_space, observation_bounds
 from sb3_barpo.adversary.goals import Samples
-from sb3_barpo.adversary.objectives import KL, Objective, Policy, Surrogate, Value, clipped_surrogate
+from sb3_barpo.adversary.objectives import (
+    KL,
+    ActionValue,
+    Objective,
+    Policy,
+    Surrogate,
+    Towards,
+    Value,
+    Weighted,
+    clipped_surrogate,
+)
+from sb3_barpo.adversary.q_network import QNetwork
 from sb3_barpo.adversary.solvers import PGD, SGLD, Solver, Uniform
 
 __all__ = [
     "KL",
     "PGD",
     "SGLD",
+    "ActionValue",
     "Adversary",
     "Ball",
     "Bounds",
@@ -23,11 +35,14 @@ __all__ = [
     "LinfBall",
     "Objective",
     "Policy",
+    "QNetwork",
     "Samples",
     "Solver",
     "Surrogate",
+    "Towards",
     "Uniform",
     "Value",
+    "Weighted",
     "check_observation_space",
     "clipped_surrogate",
     "observation_bounds",

@@ -46,6 +46,14 @@ class Ball(ABC):
                 f"but its shape is {self.scale.shape}. Give one value per feature."
             )
 
+    def within(self, moves: th.Tensor, epsilon: float) -> th.Tensor:
+        """
+        :param moves: What a learned adversary chooses, in units of ``ε · scale``, shape ``(B, *obs)``.
+        :param epsilon: Radius of the ball.
+        :return: The perturbations that they mean, shape ``(B, *obs)``; those outside the ball are projected.
+        """
+        return self.project(epsilon * self._scale_like(moves) * moves, epsilon)
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}(scale={self.scale.tolist()})"
 

@@ -17,6 +17,7 @@ from stable_baselines3.common.torch_layers import FlattenExtractor, MlpExtractor
 from torch import nn
 
 from sb3_barpo.adversary.goals import Goal, Samples
+from sb3_barpo.adversary.q_network import QNetwork
 
 
 class Layer(NamedTuple):
@@ -62,13 +63,7 @@ class ClosedForm:
         """
         with th.no_grad():
             outputs = _forward(self.layers, perturbed)
-            gradient = self.slope(outputs[-1])
-            for (weight, _, activation), output in zip(reversed(self.layers), reversed(outputs), strict=False):
-                if activation is nn.Tanh:
-                    gradient = th.ops.aten.tanh_backward(gradient, output)
-                elif activation is nn.ReLU:
-                    gradient = th.ops.aten.threshold_backward(gradient, output, 0)
-                gradient = gradient @ weight
+            gradient = _backward(self.layers, outputs, self.slope(outputs[-1]))
             return gradient.reshape(perturbed.shape).to(perturbed.dtype)
 
 
@@ -96,7 +91,11 @@ def network(policy: object, part: Literal["actor", "critic"]) -> list[Layer] | N
         if part == "actor"
         else (policy.mlp_extractor.value_net, policy.value_net)
     )
-    modules = [*body, head]
+    return _layers([*body, head])
+
+
+def _layers(modules: list[nn.Module]) -> list[Layer] | None:
+    """Linear layers with activations between them, or ``None`` if there is anything else."""
     linears = [linear for linear in modules[::2] if type(linear) is nn.Linear]
     activations = [type(activation) for activation in modules[1::2] if type(activation) in (nn.Tanh, nn.ReLU)]
     if len(linears) + len(activations) != len(modules):
@@ -114,6 +113,17 @@ def _forward(layers: list[Layer], observations: th.Tensor) -> list[th.Tensor]:
         output = th.addmm(bias, outputs[-1], weight.t())
         outputs.append(output.tanh_() if activation is nn.Tanh else output.relu_() if activation else output)
     return outputs
+
+
+def _backward(layers: list[Layer], outputs: list[th.Tensor], gradient: th.Tensor) -> th.Tensor:
+    """From the gradient with respect to the last of the outputs to that with respect to the first, the flat input."""
+    for (weight, _, activation), output in zip(reversed(layers), reversed(outputs), strict=False):
+        if activation is nn.Tanh:
+            gradient = th.ops.aten.tanh_backward(gradient, output)
+        elif activation is nn.ReLU:
+            gradient = th.ops.aten.threshold_backward(gradient, output, 0)
+        gradient = gradient @ weight
+    return gradient
 
 
 def kl(goal: Goal, policy: object, observations: th.Tensor) -> Goal:
@@ -171,6 +181,68 @@ def value(goal: Goal, policy: object) -> Goal:
     """
     layers = network(policy, "critic")
     return goal if layers is None else ClosedForm(goal, layers, lambda output: -th.ones_like(output))
+
+
+def towards(goal: Goal, policy: object, direction: th.Tensor) -> Goal:
+    """
+    :param goal: ``⟨m(s') - m(s), direction⟩``, with m the mean action or the probabilities of the actions.
+    :param policy: The policy.
+    :param direction: Shape ``(B, outputs)``.
+    :return: The same goal, with its gradient in closed form if the policy allows it.
+    """
+    layers = network(policy, "actor")
+    if layers is None:
+        return goal
+    if _variance(policy) is not None:
+        return ClosedForm(goal, layers, lambda _: direction)
+
+    def slope(logits: th.Tensor) -> th.Tensor:
+        probabilities = logits.softmax(1)
+        return probabilities * (direction - (probabilities * direction).sum(1, keepdim=True))
+
+    return ClosedForm(goal, layers, slope)
+
+
+def action_value(goal: Goal, policy: object, observations: th.Tensor, q: object) -> Goal:
+    """
+    :param goal: ``-Q(s, m(s'))`` for continuous actions, with m the mean action.
+    :param policy: The policy.
+    :param observations: The clean observations ``s``, shape ``(B, *obs)``.
+    :param q: The action value Q.
+    :return: The same goal, with its gradient in closed form if policy and Q allow it.
+    """
+    layers = network(policy, "actor")
+    q_layers = _layers([*q.net]) if isinstance(q, QNetwork) else None
+    if layers is None or q_layers is None or _variance(policy) is None:
+        return goal
+    seen = observations.flatten(1).float()
+
+    def slope(mean: th.Tensor) -> th.Tensor:
+        outputs = _forward(q_layers, th.cat([seen, mean], dim=1))
+        return -_backward(q_layers, outputs, th.ones_like(outputs[-1]))[:, seen.shape[1] :]
+
+    return ClosedForm(goal, layers, slope)
+
+
+class _WeightedSum(ClosedForm):
+    """Of goals whose gradients are known."""
+
+    def __init__(self, goal: Goal, parts: list[tuple[float, ClosedForm]]) -> None:
+        self.goal = goal
+        self.parts = parts
+
+    def gradient(self, perturbed: th.Tensor) -> th.Tensor:
+        return th.stack([weight * part.gradient(perturbed) for weight, part in self.parts]).sum(0)
+
+
+def weighted(goal: Goal, parts: list[tuple[float, Goal]]) -> Goal:
+    """
+    :param goal: The weighted sum of the parts.
+    :param parts: Weights and goals.
+    :return: The same goal, with its gradient in closed form if those of all parts are.
+    """
+    known = [(weight, part) for weight, part in parts if isinstance(part, ClosedForm)]
+    return _WeightedSum(goal, known) if len(known) == len(parts) else goal
 
 
 def _variance(policy: Any) -> th.Tensor | None:

@@ -8,6 +8,7 @@ policy can answer can be attacked.
 
 import functools
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch as th
@@ -15,6 +16,7 @@ from stable_baselines3.common.distributions import Distribution
 
 from sb3_barpo.adversary import closed_form
 from sb3_barpo.adversary.goals import Goal, Samples
+from sb3_barpo.adversary.q_network import QNetwork
 
 
 class Policy(Protocol):
@@ -65,6 +67,23 @@ def kl_divergence(p: list[th.distributions.Distribution], q: list[th.distributio
     """
     parts = [th.distributions.kl_divergence(p_i, q_i) for p_i, q_i in zip(p, q, strict=True)]
     return th.stack([part.reshape(len(part), -1).sum(1) for part in parts]).sum(0)
+
+
+def policy_output(policy: Policy, observations: th.Tensor) -> th.Tensor:
+    """
+    What an adversary pulls at, as one vector.
+
+    :param policy: The policy.
+    :param observations: Shape ``(B, *obs)``.
+    :return: The mean of a Gaussian (before a squash), the probabilities of everything else, shape ``(B, outputs)``.
+    """
+    parts: list[th.Tensor] = [
+        distribution.probs
+        if isinstance(distribution, th.distributions.Categorical | th.distributions.Bernoulli)
+        else distribution.mean
+        for distribution in action_distributions(policy, observations)
+    ]
+    return th.cat([part.flatten(1) for part in parts], dim=1)
 
 
 class Objective(ABC):
@@ -135,3 +154,85 @@ class Value(Objective):
             return -policy.predict_values(perturbed).flatten()
 
         return closed_form.value(goal, policy)
+
+
+class ActionValue(Objective):
+    """
+    ``-Q(s, μ(s'))``: the victim does what is worth least where it truly is (Robust Sarsa, Zhang et al., NeurIPS 2020).
+    For ``Discrete`` actions, the expectation ``-Σ π(a|s') Q(s, a)``.
+
+    :param q: The action value of the victim.
+    """
+
+    def __init__(self, q: QNetwork) -> None:
+        self.q = q
+
+    def prepare(self, policy: Policy, observations: th.Tensor, samples: Samples | None = None) -> Goal:
+        if self.q.n_actions is not None:
+            with th.no_grad():
+                values = self.q.of_each_action(observations)
+
+            def expected(perturbed: th.Tensor) -> th.Tensor:
+                return -(policy_output(policy, perturbed) * values).sum(1)
+
+            return closed_form.towards(expected, policy, -values)
+
+        def goal(perturbed: th.Tensor) -> th.Tensor:
+            return -self.q.forward(observations, policy_output(policy, perturbed))
+
+        return closed_form.action_value(goal, policy, observations, self.q)
+
+
+class Towards(Objective):
+    """
+    ``⟨m(s') - m(s), d⟩ / ‖d‖`` with m the mean action, or the probabilities of the actions: how far the policy moves
+    in a direction. PA-AD's actor (Sun et al., ICLR 2022) raises it; the implementation notes tell why in this form.
+
+    :param directions: The direction d of each row, shape ``(B, outputs)``; set anew for each batch.
+    """
+
+    def __init__(self, directions: th.Tensor | None = None) -> None:
+        self.directions = directions
+
+    def prepare(self, policy: Policy, observations: th.Tensor, samples: Samples | None = None) -> Goal:
+        if self.directions is None or len(self.directions) != len(observations):
+            got = None if self.directions is None else tuple(self.directions.shape)
+            raise ValueError(
+                f"The Towards objective needs one direction for each of the {len(observations)} observations, but its "
+                f"directions are {got}. Set them to a tensor of shape (B, outputs) before each search."
+            )
+        direction = th.nn.functional.normalize(self.directions.flatten(1), dim=1)
+        with th.no_grad():
+            clean = policy_output(policy, observations)
+
+        def goal(perturbed: th.Tensor) -> th.Tensor:
+            return ((policy_output(policy, perturbed) - clean) * direction).sum(1)
+
+        return closed_form.towards(goal, policy, direction)
+
+
+class Weighted(Objective):
+    """
+    A weighted sum of objectives.
+
+    :param parts: Weights and objectives.
+    """
+
+    def __init__(self, parts: Sequence[tuple[float, Objective]]) -> None:
+        self.parts = list(parts)
+
+    @property
+    def stationary_at_clean(self) -> bool:  # type: ignore[override]
+        """Whether no part has a gradient at the clean observation."""
+        return all(part.stationary_at_clean for _, part in self.parts)
+
+    def prepare(self, policy: Policy, observations: th.Tensor, samples: Samples | None = None) -> Goal:
+        goals = [(weight, part.prepare(policy, observations, samples)) for weight, part in self.parts]
+
+        def goal(perturbed: th.Tensor) -> th.Tensor:
+            return th.stack([weight * part(perturbed) for weight, part in goals]).sum(0)
+
+        return closed_form.weighted(goal, goals)
+
+    def __repr__(self) -> str:
+        return f"Weighted({self.parts!r})"

@@ -1,45 +1,63 @@
 """Attacks on observations, and the three faces by which they meet an agent."""
 
-from collections.abc import Callable, Sequence
-
-from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from collections.abc import Sequence
 
 from sb3_barpo.attacks.attack import Attack, GradientAttack
 from sb3_barpo.attacks.faces import AttackObservation, UnderAttack, VecAttackObservation
 from sb3_barpo.attacks.gradient import MAD, Critic, Random
+from sb3_barpo.attacks.learned import LearnedAttack, Origin
+from sb3_barpo.attacks.reversed_roles import PAAD, SARL, PolicyAttack, RoleReversedVecEnv
+from sb3_barpo.attacks.sarsa import RobustSarsa, SarsaMAD
 
-#: The attacks by name, from the weakest to the strongest.
-ATTACKS: dict[str, Callable[[OnPolicyAlgorithm, float], Attack]] = {
-    Random.name: Random,
-    Critic.name: Critic,
-    MAD.name: MAD,
+#: The attacks by name.
+ATTACKS: dict[str, type[Attack]] = {
+    kind.name: kind for kind in (Random, Critic, MAD, RobustSarsa, SarsaMAD, SARL, PAAD)
 }
+#: The six on which the field's tables rest: ``"all"``.
+SIX = [Random.name, Critic.name, MAD.name, RobustSarsa.name, SARL.name, PAAD.name]
 
 
-def make_attacks(attacks: str | Sequence[str | Attack], model: OnPolicyAlgorithm, epsilon: float) -> list[Attack]:
+def attack_names(attacks: str | Attack | Sequence[str | Attack]) -> list[str | Attack]:
     """
-    :param attacks: ``"all"``, or names and attacks that are built already.
-    :param model: The victim of the named ones.
-    :param epsilon: Their strength.
-    :return: The attacks.
+    :param attacks: ``"all"`` for the six of the field, names, and attacks that are built already; one or several.
+    :return: Names and attacks, one by one.
     :raises ValueError: for an unknown name, or none at all.
+    :raises TypeError: for what is neither name nor attack.
     """
-    chosen = list(ATTACKS) if attacks == "all" else [attacks] if isinstance(attacks, str) else list(attacks)
-    unknown = [attack for attack in chosen if isinstance(attack, str) and attack not in ATTACKS]
-    if unknown or not chosen:
-        raise ValueError(f"Unknown attacks {unknown}. Choose from {', '.join(ATTACKS)}, or 'all' of them.")
-    return [ATTACKS[attack](model, epsilon) if isinstance(attack, str) else attack for attack in chosen]
+    listed = [attacks] if isinstance(attacks, str | Attack) else list(attacks)
+    names: list[str | Attack] = []
+    for attack in listed:
+        if not isinstance(attack, str | Attack):
+            raise TypeError(f"An attack is a name or an Attack object, MAD(model, 0.075) for example, not {attack!r}.")
+        if isinstance(attack, str) and attack not in ("all", *ATTACKS):
+            raise ValueError(f"Unknown attack {attack!r}. Choose from {', '.join(ATTACKS)}, or 'all' for {SIX}.")
+        names += SIX if attack == "all" else [attack]
+    if not names:
+        raise ValueError(
+            f"There are no attacks: attacks is {attacks!r}. Name at least one; for returns without an attack, use "
+            "stable_baselines3's evaluate_policy."
+        )
+    return names
 
 
 __all__ = [
     "ATTACKS",
     "MAD",
+    "PAAD",
+    "SARL",
+    "SIX",
     "Attack",
     "AttackObservation",
     "Critic",
     "GradientAttack",
+    "LearnedAttack",
+    "Origin",
+    "PolicyAttack",
     "Random",
+    "RobustSarsa",
+    "RoleReversedVecEnv",
+    "SarsaMAD",
     "UnderAttack",
     "VecAttackObservation",
-    "make_attacks",
+    "attack_names",
 ]

@@ -1,8 +1,9 @@
 """What every attack is: a model to examine, a strength, and a way to perturb a batch of observations."""
 
+import copy
 import math
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch as th
@@ -10,6 +11,22 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy
 
 from sb3_barpo.adversary import Adversary, Bounds, check_observation_space
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+def check_epsilon(epsilon: float) -> float:
+    """
+    :return: The strength as a float.
+    :raises ValueError: if it is negative, NaN, infinite, or no number.
+    """
+    if not isinstance(epsilon, int | float | np.integer | np.floating) or not 0 <= epsilon < math.inf:
+        raise ValueError(
+            f"epsilon must be a finite number, at least 0, but it is {epsilon!r}. It is the largest change of an "
+            "observation, in units of what the policy sees; 0.075 is usual for Hopper."
+        )
+    return float(epsilon)
 
 
 class Attack(ABC):
@@ -32,14 +49,9 @@ class Attack(ABC):
                 "An attack needs an on-policy SB3 agent with a feed-forward policy (PPO, A2C, ARPO, BARPO), "
                 f"but got {type(model).__name__} with policy {type(policy).__name__}."
             )
-        if not isinstance(epsilon, int | float | np.integer | np.floating) or not 0 <= epsilon < math.inf:
-            raise ValueError(
-                f"epsilon must be a finite number, at least 0, but it is {epsilon!r}. It is the largest change of an "
-                "observation, in units of what the policy sees; 0.075 is usual for Hopper."
-            )
         self.observation_space = check_observation_space(model.observation_space)
         self.model = model
-        self.epsilon = float(epsilon)
+        self.epsilon = check_epsilon(epsilon)
 
     def seed(self, seed: int | None) -> None:
         """
@@ -71,6 +83,16 @@ class Attack(ABC):
         if bounds is not None:
             perturbed = bounds.clip(perturbed, clean)
         return perturbed.cpu().numpy().astype(observations.dtype, copy=False)
+
+    def at(self, epsilon: float) -> "Self":
+        """
+        :param epsilon: Another strength.
+        :return: The same attack at this strength. One that was fitted keeps what it learned at its own strength.
+        :raises ValueError: if ε is negative, NaN or infinite.
+        """
+        other = copy.copy(self)
+        other.epsilon = check_epsilon(epsilon)
+        return other
 
     @abstractmethod
     def _perturb(self, observations: th.Tensor) -> th.Tensor:

@@ -16,14 +16,27 @@ from stable_baselines3.common.type_aliases import PolicyPredictor
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize, unwrap_vec_normalize
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 
-from sb3_barpo.adversary import observation_bounds
+from sb3_barpo.adversary import Bounds, observation_bounds
 from sb3_barpo.attacks.attack import Attack
 
 
 def _perturbed(attack: Attack, seen: np.ndarray, vec_normalize: VecNormalize | None) -> np.ndarray:
     """Perturb what the policy sees, within the limits of the space; statistics may move, so they are taken anew."""
+    return attack.perturb(seen, _bounds(attack, vec_normalize))
+
+
+def _bounds(attack: Attack, vec_normalize: VecNormalize | None) -> Bounds | None:
     normalize = None if vec_normalize is None else partial(_normalize, vec_normalize)
-    return attack.perturb(seen, observation_bounds(attack.observation_space, normalize, attack.model.device))
+    return observation_bounds(attack.observation_space, normalize, attack.model.device)
+
+
+def bounds_behind(attack: Attack, venv: VecEnv) -> Bounds | None:
+    """
+    :param attack: The attack.
+    :param venv: The victim's environments.
+    :return: Limits of what the policy sees, under the statistics of the ``VecNormalize`` around them, if any.
+    """
+    return _bounds(attack, unwrap_vec_normalize(venv))
 
 
 def _normalize(vec_normalize: VecNormalize, raw: np.ndarray) -> np.ndarray:
@@ -114,7 +127,7 @@ class VecAttackObservation(VecEnvWrapper):
         return self._perturb(observations), rewards, dones, infos
 
     def _perturb(self, observations: Any) -> np.ndarray:
-        return _perturbed(self.attack, np.asarray(observations), unwrap_vec_normalize(self.venv))
+        return self.attack.perturb(np.asarray(observations), bounds_behind(self.attack, self.venv))
 
 
 class UnderAttack:

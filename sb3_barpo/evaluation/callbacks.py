@@ -10,8 +10,9 @@ from stable_baselines3.common.callbacks import EvalCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv, sync_envs_normalization, unwrap_vec_normalize
 
+from sb3_barpo.attacks import attack_names
 from sb3_barpo.evaluation.report import NATURAL, RobustnessReport
-from sb3_barpo.evaluation.robustness import check_settings, evaluate_robustness
+from sb3_barpo.evaluation.robustness import check_settings, evaluate_robustness, learned_names
 
 
 class RobustEvalCallback(EvalCallback):
@@ -26,12 +27,12 @@ class RobustEvalCallback(EvalCallback):
 
     :param eval_env: Evaluation environment, wrapped as the training environment is, but not by an attack. The
         statistics of ``VecNormalize`` are copied to it.
-    :param attacks: Names of attacks, or ``"all"``.
+    :param attacks: Names of attacks that need no learning.
     :param epsilon: Their strength, in units of what the policy sees.
     :param seed: Seed of the first episode, by default far from those on which ``evaluate_robustness`` judges: the best
         model would look better on the episodes that chose it.
     :param kwargs: Further arguments of ``EvalCallback``; ``render`` has no meaning here.
-    :raises ValueError: for a setting out of range, an unknown attack, or ``render``.
+    :raises ValueError: for a setting out of range, an unknown attack or one that is learned, or ``render``.
     :raises TypeError: for an attack that is not a name: it would examine the model that it was built with for ever.
     """
 
@@ -53,6 +54,11 @@ class RobustEvalCallback(EvalCallback):
                 f"The attacks of a callback are names, such as 'mad', built anew each time; not {attacks!r}."
             )
         check_settings(names, [epsilon], self.n_eval_episodes)  # one strength: the best model needs one number
+        if to_learn := learned_names(attack_names(names)):
+            raise ValueError(
+                f"{', '.join(to_learn)} would have to be learned anew at each evaluation, which takes longer than the "
+                "training. Name attacks that need no learning: random, critic, mad."
+            )
         if self.render:
             raise ValueError("RobustEvalCallback cannot render; use SB3's EvalCallback or record_video beside it.")
         self.attacks = names

@@ -1,7 +1,6 @@
-"""Episodes whose seeds are known, and an environment that learns nothing from them."""
+"""Episodes whose seeds are known."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -9,7 +8,9 @@ import torch as th
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.type_aliases import PolicyPredictor
-from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecMonitor, VecNormalize, is_vecenv_wrapped
+from stable_baselines3.common.vec_env import VecEnv, VecMonitor, is_vecenv_wrapped, unwrap_vec_normalize
+
+from sb3_barpo.attacks import Attack, UnderAttack
 
 
 class Episode(NamedTuple):
@@ -66,33 +67,35 @@ def run_wave(
     return [finished[i] for i in range(n_episodes)]
 
 
-@contextmanager
-def undisturbed(model: OnPolicyAlgorithm, venv: VecEnv) -> Iterator[None]:
+def run_episodes(
+    model: OnPolicyAlgorithm,
+    attack: Attack | None,
+    venv: VecEnv,
+    n_episodes: int,
+    seed: int,
+    deterministic: bool,
+    tell: Callable[[int], object] = lambda n: None,
+) -> list[Episode]:
     """
-    Within, the statistics of every ``VecNormalize`` are frozen and rewards are not normalised. Afterwards their
-    switches, the mode of the policy and torch's generators are as before, even after an error.
+    Episodes of a model, as many at a time as there are environments. Attack and sampled actions are seeded anew for
+    each batch of them.
 
-    :param model: The model that is evaluated.
-    :param venv: Its environments.
+    :param model: Who acts.
+    :param attack: The attack, ``None`` for none.
+    :param venv: The environments, their statistics frozen.
+    :param n_episodes: Number of episodes.
+    :param seed: The first episode's seed; the k-th has ``seed + k``.
+    :param deterministic: Whether to take the most likely action.
+    :param tell: Takes the number of episodes in a batch that is finished.
+    :return: The episodes, in the order of their seeds.
     """
-    layers = list(_normalizations(venv))
-    switches = [(layer.training, layer.norm_reward) for layer in layers]
-    was_training = model.policy.training
-    devices = [model.device] if model.device.type == "cuda" else []
-    try:
-        for layer in layers:
-            layer.training = layer.norm_reward = False
-        with th.random.fork_rng(devices=devices):
-            yield
-    finally:
-        for layer, (training, norm_reward) in zip(layers, switches, strict=True):
-            layer.training, layer.norm_reward = training, norm_reward
-        model.policy.set_training_mode(was_training)
-
-
-def _normalizations(venv: VecEnv) -> Iterator[VecNormalize]:
-    layer = venv
-    while isinstance(layer, VecEnvWrapper):
-        if isinstance(layer, VecNormalize):
-            yield layer
-        layer = layer.venv
+    predictor = model if attack is None else UnderAttack(model, attack, unwrap_vec_normalize(venv))
+    episodes: list[Episode] = []
+    for first in range(0, n_episodes, venv.num_envs):
+        th.manual_seed(seed + first)
+        if attack is not None:
+            attack.seed(seed + first)
+        n_wave = min(venv.num_envs, n_episodes - first)
+        episodes += run_wave(predictor, venv, n_wave, seed + first, deterministic)
+        tell(n_wave)
+    return episodes

@@ -2,22 +2,26 @@
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Real
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import pandas as pd
-import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
-from stable_baselines3.common.vec_env import VecEnv, is_vecenv_wrapped, unwrap_vec_normalize
+from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 from tqdm import tqdm
 
-from sb3_barpo.attacks import ATTACKS, Attack, AttackObservation, UnderAttack, VecAttackObservation, make_attacks
-from sb3_barpo.evaluation.episodes import Episode, is_monitored, run_wave, undisturbed
+from sb3_barpo.attacks import ATTACKS, Attack, LearnedAttack, attack_names
+from sb3_barpo.attacks.learned import check_clean_env
+from sb3_barpo.attacks.victim import undisturbed
+from sb3_barpo.evaluation.budgets import Budget, check_budget
+from sb3_barpo.evaluation.episodes import is_monitored, run_episodes
 from sb3_barpo.evaluation.report import COLUMNS, NATURAL, RobustnessReport
+from sb3_barpo.evaluation.search import Victim, find_attacks
 
 
 def evaluate_robustness(
@@ -31,9 +35,15 @@ def evaluate_robustness(
     name: str | None = None,
     progress_bar: bool = False,
     warn: bool = True,
+    budget: str | Budget = "quick",
+    n_jobs: int = 1,
+    folder: str | Path | None = None,
 ) -> RobustnessReport:
     """
     Evaluate a model on the same episodes first without an attack, then under each attack.
+
+    Attacks that are learned, when they are named, are searched for first, see
+    :func:`sb3_barpo.evaluation.search.find_attacks`: at the largest ε, and used at all of them.
 
     Episode k starts from seed ``seed + k`` whatever the attack, the model and the number of environments. Attacks and
     sampled actions are seeded too, for each batch of ``n_envs`` episodes: what they draw depends on that number.
@@ -44,7 +54,8 @@ def evaluate_robustness(
     :param model: The agent, any SB3 on-policy one with a feed-forward policy.
     :param env: Its environment or environments, wrapped as in training (``VecNormalize`` with its statistics above
         all), but not by an attack. The statistics are frozen meanwhile.
-    :param attacks: Names, ``"all"``, or attacks that are built already. These keep their own ε.
+    :param attacks: Names, ``"all"`` for the six of the field's tables, or attacks that are built already, and fitted if
+        they are learned. These keep their own ε.
     :param epsilon: Strength of the named attacks, in units of what the policy sees; or several, for the return as a
         function of ε.
     :param n_eval_episodes: Number of episodes for each attack and ε.
@@ -54,15 +65,28 @@ def evaluate_robustness(
     :param progress_bar: Whether to show the progress over all episodes.
     :param warn: Whether to warn about an environment without ``Monitor``, or without the normalisation that the
         model knows.
+    :param budget: How hard to search for attacks that are learned: ``"quick"``, ``"standard"``, ``"paper"``, or a
+        budget of your own.
+    :param n_jobs: Number of processes of that search.
+    :param folder: Where to store every attacker that is fitted, and to find it again; ``None`` keeps none.
     :return: The report, one row an episode.
     :raises ValueError: for a setting out of range, unknown or doubled attacks, spaces that differ from the model's, an
-        environment that is under attack already, or a return that is NaN or infinite.
+        environment that is under attack already, an attack that is not fitted, or fitted on another victim, or a
+        return that is NaN or infinite.
     :raises TypeError: if the model or its observation space cannot be attacked, or an attack is none.
     """
-    check_settings(attacks, epsilon, n_eval_episodes)
+    check_settings(attacks, epsilon, n_eval_episodes, budget)
     venv = BaseAlgorithm._wrap_env(env)
     _check_env(model, venv, warn)
-    trials: list[Attack | None] = [None, *_build(model, attacks, epsilon)]
+    listed, strengths = attack_names(attacks), _strengths(epsilon)
+    for given in listed:
+        if isinstance(given, LearnedAttack):
+            given.check_victim(model, venv)
+    learned = dict[str, LearnedAttack]()
+    if to_learn := learned_names(listed):
+        victim = Victim(model, venv, None if folder is None else Path(folder))
+        (learned,) = find_attacks([victim], to_learn, max(strengths), budget, n_jobs, seed, deterministic, progress_bar)
+    trials: list[Attack | None] = [None, *_build(model, listed, strengths, learned)]
     agent = type(model).__name__ if name is None else name
     rows: list[tuple[Any, ...]] = []
     with (
@@ -72,63 +96,42 @@ def evaluate_robustness(
         for attack in trials:
             label, strength = (NATURAL, 0.0) if attack is None else (attack.name, attack.epsilon)
             bar.set_description(f"{agent}, {label}" if attack is None else f"{agent}, {label} at ε = {strength:g}")
-            episodes = _episodes(model, attack, venv, n_eval_episodes, seed, deterministic, bar)
+            episodes = run_episodes(model, attack, venv, n_eval_episodes, seed, deterministic, bar.update)
             rows += [(agent, label, strength, k, seed + k, *episode) for k, episode in enumerate(episodes)]
     return RobustnessReport(pd.DataFrame(rows, columns=COLUMNS))
 
 
-def _episodes(
-    model: OnPolicyAlgorithm,
-    attack: Attack | None,
-    venv: VecEnv,
-    n_episodes: int,
-    seed: int,
-    deterministic: bool,
-    bar: "tqdm[Any]",
-) -> list[Episode]:
-    predictor = model if attack is None else UnderAttack(model, attack, unwrap_vec_normalize(venv))
-    episodes: list[Episode] = []
-    for first in range(0, n_episodes, venv.num_envs):
-        th.manual_seed(seed + first)
-        if attack is not None:
-            attack.seed(seed + first)
-        n_wave = min(venv.num_envs, n_episodes - first)
-        episodes += run_wave(predictor, venv, n_wave, seed + first, deterministic)
-        bar.update(n_wave)
-    return episodes
-
-
 def check_settings(
-    attacks: str | Attack | Sequence[str | Attack], epsilon: float | Sequence[float], n_eval_episodes: int
+    attacks: str | Attack | Sequence[str | Attack],
+    epsilon: float | Sequence[float],
+    n_eval_episodes: int,
+    budget: str | Budget = "quick",
 ) -> None:
     """
     What can be checked without a model; see :func:`evaluate_robustness`.
 
-    :raises ValueError: for a setting out of range or an unknown attack.
+    :raises ValueError: for a setting out of range, or an unknown attack or budget.
     :raises TypeError: if an attack is none.
     """
     if n_eval_episodes < 1:
         raise ValueError(f"n_eval_episodes must be at least 1, but it is {n_eval_episodes}. 50 is usual.")
-    for attack in _listed(attacks):
-        if not isinstance(attack, str | Attack):
-            raise TypeError(f"An attack is a name or an Attack object, MAD(model, 0.075) for example, not {attack!r}.")
-        if isinstance(attack, str) and attack not in ("all", *ATTACKS):
-            raise ValueError(f"Unknown attack {attack!r}. Choose from {', '.join(ATTACKS)}, or 'all' of them.")
-    for strength in _strengths(epsilon):
+    listed, strengths = attack_names(attacks), _strengths(epsilon)
+    for strength in strengths:
         if not isinstance(strength, Real) or not 0 <= strength < math.inf:
             raise ValueError(
                 f"epsilon must be a finite number, at least 0, or several, but it is {epsilon!r}. It is the largest "
                 "change of an observation, in units of what the policy sees; 0.075 is usual for Hopper."
             )
-    if not _listed(attacks) or not _strengths(epsilon):
-        raise ValueError(
-            f"There is nothing to evaluate: attacks is {attacks!r}, epsilon is {epsilon!r}. Name at least one of each; "
-            "for returns without an attack, use stable_baselines3's evaluate_policy."
-        )
+    if not strengths:
+        raise ValueError("epsilon is an empty list: name at least one strength.")
+    check_budget(budget)
+    if learned_names(listed) and max(strengths) == 0:
+        raise ValueError(f"There is nothing to learn for {', '.join(learned_names(listed))} at epsilon = 0.")
 
 
-def _listed(attacks: str | Attack | Sequence[str | Attack]) -> list[str | Attack]:
-    return [attacks] if isinstance(attacks, str | Attack) else list(attacks)
+def learned_names(attacks: Sequence[str | Attack]) -> list[str]:
+    """:return: Those that are names of attacks that have to be searched for."""
+    return [attack for attack in attacks if isinstance(attack, str) and issubclass(ATTACKS[attack], LearnedAttack)]
 
 
 def _strengths(epsilon: float | Sequence[float]) -> list[float]:
@@ -136,15 +139,19 @@ def _strengths(epsilon: float | Sequence[float]) -> list[float]:
 
 
 def _build(
-    model: OnPolicyAlgorithm, attacks: str | Attack | Sequence[str | Attack], epsilon: float | Sequence[float]
+    model: OnPolicyAlgorithm,
+    attacks: Sequence[str | Attack],
+    strengths: list[float],
+    learned: Mapping[str, LearnedAttack],
 ) -> list[Attack]:
     """The attacks in the order given, each name at each strength."""
     built: list[Attack] = []
-    for attack in _listed(attacks):
+    for attack in attacks:
         if isinstance(attack, Attack):
             built.append(attack)
         else:
-            built += [one for strength in _strengths(epsilon) for one in make_attacks(attack, model, strength)]
+            one = learned[attack] if attack in learned else ATTACKS[attack](model, strengths[0])
+            built += [one.at(strength) for strength in strengths]
     keys = [(attack.name, attack.epsilon) for attack in built]
     doubled = sorted({key for key in keys if keys.count(key) > 1 or key[0] == NATURAL})
     if doubled:
@@ -156,17 +163,7 @@ def _build(
 
 
 def _check_env(model: OnPolicyAlgorithm, venv: VecEnv, warn: bool) -> None:
-    for what in ("observation_space", "action_space"):
-        if getattr(venv, what) != getattr(model, what):
-            raise ValueError(
-                f"The environment's {what} must be the model's, but it is {getattr(venv, what)} and the model's is "
-                f"{getattr(model, what)}. Evaluate on the environment of the training, wrapped in the same way."
-            )
-    if is_vecenv_wrapped(venv, VecAttackObservation) or any(venv.env_is_wrapped(AttackObservation)):
-        raise ValueError(
-            "The environment must not be under attack already, but it is wrapped by AttackObservation or "
-            "VecAttackObservation. Pass the clean environment, and the attack in `attacks`."
-        )
+    check_clean_env(model, venv)
     if warn and not is_monitored(venv):
         warnings.warn(
             "The environment is not wrapped by SB3's Monitor, so returns and lengths are those that its other wrappers "

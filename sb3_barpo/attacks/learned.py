@@ -1,0 +1,230 @@
+"""Attacks that are fitted to a victim before they attack it, and stored for later."""
+
+import io
+import json
+import zipfile
+from abc import abstractmethod
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.vec_env import VecEnv, is_vecenv_wrapped
+
+from sb3_barpo.adversary import Ball, Bounds, L2Ball, LinfBall
+from sb3_barpo.attacks.attack import Attack
+from sb3_barpo.attacks.faces import AttackObservation, VecAttackObservation
+from sb3_barpo.attacks.victim import normalizer_digest, undisturbed, victim_digest
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+_RECORD, _WEIGHTS = "attack.json", "weights"
+_BALLS = {ball.__name__: ball for ball in (LinfBall, L2Ball)}
+
+
+@dataclass(frozen=True)
+class Origin:
+    """
+    Where a fitted attack comes from.
+
+    :param victim: Fingerprint of the victim's policy.
+    :param normalizer: Fingerprint of the statistics of ``VecNormalize``, ``None`` without any.
+    :param epsilon: Strength at which it was fitted.
+    :param total_timesteps: Environment steps of the fit.
+    :param seed: Its seed.
+    """
+
+    victim: str
+    normalizer: str | None
+    epsilon: float
+    total_timesteps: int
+    seed: int | None
+
+
+class LearnedAttack(Attack):
+    """
+    An attack that learns from episodes of its victim. It has to be fitted or loaded before it can attack.
+
+    ``ball`` and ``seed_of_fit`` are set by the constructors of its kinds.
+    """
+
+    ball: Ball
+    seed_of_fit: int | None
+    #: Where it comes from; ``None`` before it is fitted.
+    origin: Origin | None = None
+    #: Whether it may attack another victim than the one that it was fitted on.
+    transfer: bool = False
+    _kinds: ClassVar[dict[str, type["LearnedAttack"]]] = {}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "name" in cls.__dict__:
+            cls._kinds[cls.name] = cls
+
+    def fit(self, venv: VecEnv, total_timesteps: int, progress_bar: bool = False) -> "Self":
+        """
+        Learn from the victim's episodes. The victim and the statistics of ``VecNormalize`` are not changed. What was
+        learned before is forgotten. Reset the environments before other use.
+
+        :param venv: The victim's environments, wrapped as in its training (``VecNormalize`` above all), clean.
+        :param total_timesteps: Environment steps, over all environments together; rounded up to whole rollouts.
+        :param progress_bar: Whether to show the progress.
+        :return: The attack itself.
+        :raises ValueError: if the spaces are not the victim's, the environments are under attack already, or there is
+            nothing to learn from.
+        """
+        if isinstance(total_timesteps, bool) or int(total_timesteps) != total_timesteps or total_timesteps < 1:
+            raise ValueError(
+                f"total_timesteps must be a whole number, at least 1, but it is {total_timesteps!r}. Hundreds of "
+                "thousands are usual."
+            )
+        if self.epsilon == 0:
+            raise ValueError(f"{type(self).__name__} has nothing to learn at epsilon = 0: give it some strength.")
+        check_clean_env(self.model, venv)
+        with undisturbed(self.model, venv):
+            self._fit(venv, int(total_timesteps), progress_bar)
+        self.origin = Origin(
+            victim_digest(self.model), normalizer_digest(venv), self.epsilon, int(total_timesteps), self.seed_of_fit
+        )
+        return self
+
+    @abstractmethod
+    def _fit(self, venv: VecEnv, total_timesteps: int, progress_bar: bool) -> None:
+        """See :meth:`fit`."""
+
+    def perturb(self, observations: np.ndarray, bounds: Bounds | None = None) -> np.ndarray:
+        self.check_fitted()
+        return super().perturb(observations, bounds)
+
+    def check_fitted(self) -> None:
+        """
+        :raises ValueError: if the attack has not learned anything yet.
+        """
+        if self.origin is None:
+            raise ValueError(
+                f"{type(self).__name__} must learn before it can attack: call fit(venv, total_timesteps), or load one "
+                f"that was stored, {type(self).__name__}.load(path, model)."
+            )
+
+    def check_victim(self, model: OnPolicyAlgorithm, venv: VecEnv | None = None) -> None:
+        """
+        :param model: The victim.
+        :param venv: Its environments.
+        :raises ValueError: if the attack was not fitted, or on another victim, or under other statistics of
+            ``VecNormalize``, and may not be transferred.
+        """
+        self.check_fitted()
+        assert self.origin is not None
+        same_victim = self.origin.victim == victim_digest(model)
+        if not self.transfer and not (
+            same_victim and (venv is None or self.origin.normalizer == normalizer_digest(venv))
+        ):
+            raise ValueError(
+                f"{type(self).__name__} was fitted "
+                f"{'under other statistics of VecNormalize' if same_victim else 'on another victim'}, or before "
+                "this one learned more. Fit it on this victim, or set transfer=True to see what a transferred attack "
+                "does."
+            )
+
+    def save(self, path: str | Path) -> None:
+        """
+        Store the attack in one file, without the victim: a zip archive with a record in JSON and the weights.
+
+        :param path: File to write; folders above it are made.
+        :raises ValueError: if it has not been fitted.
+        :raises TypeError: if its ball is neither :class:`LinfBall` nor :class:`L2Ball`.
+        """
+        self.check_fitted()
+        assert self.origin is not None
+        if type(self.ball).__name__ not in _BALLS:
+            raise TypeError(f"Only attacks with {' or '.join(_BALLS)} can be stored, but the ball is {self.ball!r}.")
+        record = {
+            "attack": self.name,
+            "epsilon": self.epsilon,
+            "ball": {"kind": type(self.ball).__name__, "scale": self.ball.scale.tolist()},
+            "origin": asdict(self.origin),
+            "settings": self._settings(),
+        }
+        weights = io.BytesIO()
+        self._save_weights(weights)
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr(_RECORD, json.dumps(record, indent=2))
+            archive.writestr(_WEIGHTS, weights.getvalue())
+
+    @classmethod
+    def load(cls, path: str | Path, model: OnPolicyAlgorithm, transfer: bool = False) -> "Self":
+        """
+        :param path: File that :meth:`save` wrote. Like all of SB3's files it may run code: load only what you trust.
+        :param model: The victim.
+        :param transfer: Whether the victim may be another one than the attack was fitted on.
+        :return: The attack, ready.
+        :raises ValueError: if the file is no stored attack, or one of another kind; or if it was fitted on another
+            victim, and ``transfer`` is not set, or the spaces of the two differ.
+        :raises OSError: if it cannot be read.
+        """
+        record, weights = _read(path)
+        kind = cls._kinds.get(record["attack"])
+        if kind is None or not issubclass(kind, cls):
+            raise ValueError(
+                f"{str(path)!r} holds the attack {record['attack']!r}, not {cls.__name__}. Load it by its own class, "
+                "or by LearnedAttack.load, which takes every kind."
+            )
+        origin = Origin(**record["origin"])
+        ball = _BALLS[record["ball"]["kind"]](record["ball"]["scale"])
+        attack = kind._restore(model, record["epsilon"], ball, origin.seed, record["settings"], io.BytesIO(weights))
+        attack.origin, attack.transfer = origin, transfer
+        attack.check_victim(model)
+        return attack  # type: ignore[return-value]
+
+    @abstractmethod
+    def _settings(self) -> dict[str, Any]:
+        """:return: Arguments that :meth:`_restore` needs, such as JSON can hold."""
+
+    @abstractmethod
+    def _save_weights(self, file: io.BytesIO) -> None:
+        """:param file: Where to write what was learned."""
+
+    @classmethod
+    @abstractmethod
+    def _restore(
+        cls,
+        model: OnPolicyAlgorithm,
+        epsilon: float,
+        ball: Ball,
+        seed: int | None,
+        settings: dict[str, Any],
+        weights: io.BytesIO,
+    ) -> "LearnedAttack":
+        """:return: The attack with what it had learned. Raises ValueError if it does not fit the model's spaces."""
+
+
+def check_clean_env(model: OnPolicyAlgorithm, venv: VecEnv) -> None:
+    """
+    :param model: The agent.
+    :param venv: Its environments.
+    :raises ValueError: if the spaces differ from the model's, or the environments are under attack already.
+    """
+    for what in ("observation_space", "action_space"):
+        if getattr(venv, what) != getattr(model, what):
+            raise ValueError(
+                f"The environment's {what} must be the model's, but it is {getattr(venv, what)} and the model's is "
+                f"{getattr(model, what)}. Use the environment of the training, wrapped in the same way."
+            )
+    if is_vecenv_wrapped(venv, VecAttackObservation) or any(venv.env_is_wrapped(AttackObservation)):
+        raise ValueError(
+            "The environment must not be under attack already, but it is wrapped by AttackObservation or "
+            "VecAttackObservation. Pass the clean environment."
+        )
+
+
+def _read(path: str | Path) -> tuple[dict[str, Any], bytes]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return json.loads(archive.read(_RECORD)), archive.read(_WEIGHTS)
+    except (zipfile.BadZipFile, KeyError, ValueError) as error:
+        raise ValueError(
+            f"{str(path)!r} is no stored attack ({error}). Give the file that an attack's save() wrote."
+        ) from error

@@ -1,0 +1,254 @@
+"""Attacks by a policy that was trained against the victim: SA-RL and PA-AD."""
+
+import io
+from abc import abstractmethod
+from pydoc import locate
+from typing import Any
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3 import PPO
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
+from tqdm import tqdm
+
+from sb3_barpo.adversary import PGD, Adversary, Ball, LinfBall, Towards
+from sb3_barpo.adversary.objectives import policy_output
+from sb3_barpo.attacks.faces import bounds_behind
+from sb3_barpo.attacks.learned import LearnedAttack
+
+
+class RoleReversedVecEnv(VecEnvWrapper):
+    """
+    The adversary's side of an environment. It sees what the victim should see, clean; its action decides what the
+    victim sees instead; its reward is what the victim loses. The victim is part of the environment and acts
+    deterministically.
+
+    ``Monitor`` still reports the victim's returns: in the adversary's logs ``rollout/ep_rew_mean`` falls.
+
+    :param venv: The victim's environments, clean.
+    :param attack: The attack that turns the adversary's actions into observations.
+    """
+
+    def __init__(self, venv: VecEnv, attack: "PolicyAttack") -> None:
+        super().__init__(venv, action_space=attack.adversary_space())
+        self.attack = attack
+        self._bounds = bounds_behind(attack, venv)
+
+    def reset(self) -> VecEnvObs:
+        self._clean = np.asarray(self.venv.reset())
+        return self._clean
+
+    def step_async(self, actions: np.ndarray) -> None:
+        device = self.attack.model.device
+        clean = th.as_tensor(self._clean, device=device)
+        seen = self.attack.respond(clean, th.as_tensor(actions, device=device))
+        if self._bounds is not None:
+            seen = self._bounds.clip(seen, clean)
+        self.venv.step_async(self.attack.model.predict(seen.cpu().numpy(), deterministic=True)[0])
+
+    def step_wait(self) -> VecEnvStepReturn:
+        observations, rewards, dones, infos = self.venv.step_wait()
+        self._clean = np.asarray(observations)
+        return self._clean, -rewards, dones, infos
+
+
+class PolicyAttack(LearnedAttack):
+    """
+    An attack by an adversary that is itself an agent, trained on :class:`RoleReversedVecEnv`.
+
+    :param model: The victim.
+    :param epsilon: Strength.
+    :param algorithm: The adversary's algorithm, any of SB3 or sb3-contrib for continuous actions whose policy keeps no
+        memory.
+    :param policy: Its policy.
+    :param ball: :class:`LinfBall` by default.
+    :param seed: Seed of the adversary's training.
+    :param kwargs: Arguments of the algorithm.
+    """
+
+    #: The adversary; ``None`` before it is fitted.
+    adversary_model: BaseAlgorithm | None = None
+
+    def __init__(
+        self,
+        model: OnPolicyAlgorithm,
+        epsilon: float,
+        algorithm: type[BaseAlgorithm] = PPO,
+        policy: str | type[Any] = "MlpPolicy",
+        ball: Ball | None = None,
+        seed: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(model, epsilon)
+        if not (isinstance(algorithm, type) and issubclass(algorithm, BaseAlgorithm)):
+            raise TypeError(f"The adversary's algorithm must be a class of SB3 or sb3-contrib, not {algorithm!r}.")
+        self.ball = LinfBall() if ball is None else ball
+        self.ball.check(self.observation_space)
+        self.algorithm = algorithm
+        self.policy = policy
+        self.seed_of_fit = seed
+        self.kwargs = kwargs
+
+    @abstractmethod
+    def adversary_space(self) -> spaces.Box:
+        """:return: The space of the adversary's actions."""
+
+    @abstractmethod
+    def respond(self, observations: th.Tensor, actions: th.Tensor) -> th.Tensor:
+        """
+        :param observations: Clean observations, shape ``(B, *obs)``.
+        :param actions: The adversary's actions, shape ``(B, *action)``.
+        :return: What the victim sees, shape ``(B, *obs)``.
+        """
+
+    def _perturb(self, observations: th.Tensor) -> th.Tensor:
+        assert self.adversary_model is not None
+        actions, _ = self.adversary_model.predict(observations.cpu().numpy(), deterministic=True)
+        return self.respond(observations, th.as_tensor(actions, device=observations.device))
+
+    def _fit(self, venv: VecEnv, total_timesteps: int, progress_bar: bool) -> None:
+        # One scale for all rewards, whatever the environment's: the value network learns little from large ones.
+        env = VecNormalize(RoleReversedVecEnv(venv, self), norm_obs=False, gamma=self.kwargs.get("gamma", 0.99))
+        settings = {"seed": self.seed_of_fit, "device": self.model.device, **self.kwargs}
+        adversary = self.algorithm(self.policy, env, **settings)
+        if hasattr(adversary.policy, "lstm_actor"):
+            raise TypeError(
+                f"{self.algorithm.__name__} keeps a memory between steps, which an attack cannot carry. Choose an "
+                "algorithm with a feed-forward policy, PPO for example."
+            )
+        with tqdm(total=total_timesteps, desc=self.name, unit="step", disable=not progress_bar) as bar:
+            adversary.learn(total_timesteps, callback=_Bar(bar))
+        adversary.env = None  # belongs to the caller
+        self.adversary_model = adversary
+
+    def _settings(self) -> dict[str, Any]:
+        return {"algorithm": f"{self.algorithm.__module__}.{self.algorithm.__qualname__}"}  # the rest is in its file
+
+    def _save_weights(self, file: io.BytesIO) -> None:
+        assert self.adversary_model is not None
+        self.adversary_model.save(file)
+
+    @classmethod
+    def _restore(
+        cls,
+        model: OnPolicyAlgorithm,
+        epsilon: float,
+        ball: Ball,
+        seed: int | None,
+        settings: dict[str, Any],
+        weights: io.BytesIO,
+    ) -> "PolicyAttack":
+        algorithm = locate(settings["algorithm"])
+        if algorithm is None:
+            raise ValueError(f"The attack was trained by {settings['algorithm']}, which is not installed here.")
+        attack = cls(model, epsilon, ball=ball, seed=seed, **{**settings, "algorithm": algorithm})
+        adversary = attack.algorithm.load(weights, device=model.device)
+        if (adversary.observation_space, adversary.action_space) != (model.observation_space, attack.adversary_space()):
+            raise ValueError(
+                f"The stored adversary is for observations {adversary.observation_space} and actions "
+                f"{adversary.action_space}, but this victim needs {model.observation_space} and "
+                f"{attack.adversary_space()}. It was fitted on another space; fit it anew."
+            )
+        attack.adversary_model = adversary
+        return attack
+
+
+class SARL(PolicyAttack):
+    """
+    The learned adversary of Zhang et al. (ICLR 2021), called SA-RL or optimal attack: an agent whose action is the
+    perturbation itself, in units of ε, clipped to the ball. It needs nothing of the victim but its actions, and is as
+    strong as its training.
+
+    The adversary acts deterministically when it attacks.
+
+    :param model: The victim.
+    :param epsilon: Strength.
+    :param algorithm: The adversary's algorithm, PPO by default.
+    :param policy: Its policy.
+    :param ball: :class:`LinfBall` by default.
+    :param seed: Seed of its training.
+    :param kwargs: Arguments of the algorithm, ``learning_rate`` or ``ent_coef`` for example.
+    :raises TypeError: if the algorithm is none, or its policy keeps a memory.
+    """
+
+    name = "sarl"
+
+    def adversary_space(self) -> spaces.Box:
+        return spaces.Box(-1.0, 1.0, self.observation_space.shape)
+
+    def respond(self, observations: th.Tensor, actions: th.Tensor) -> th.Tensor:
+        return observations + self.ball.within(actions.to(observations), self.epsilon)
+
+
+class PAAD(PolicyAttack):
+    """
+    PA-AD (Sun et al., ICLR 2022): a director, trained like SA-RL's adversary, chooses in which direction the victim's
+    action shall move; an actor, which knows the victim's weights, finds the observation that moves it there, by one
+    step of gradient ascent to a corner of the ball. The director's space is that of the victim's actions, often much
+    smaller than that of its observations. For discrete actions it is that of their probabilities.
+
+    :param model: The victim.
+    :param epsilon: Strength.
+    :param algorithm: The director's algorithm, PPO by default.
+    :param policy: Its policy.
+    :param actor_steps: Number of the actor's gradient steps.
+    :param ball: :class:`LinfBall` by default.
+    :param seed: Seed of the director's training, and of the actor's starts.
+    :param kwargs: Arguments of the algorithm.
+    :raises TypeError: if the algorithm is none, or its policy keeps a memory.
+    """
+
+    name = "paad"
+
+    def __init__(
+        self,
+        model: OnPolicyAlgorithm,
+        epsilon: float,
+        algorithm: type[BaseAlgorithm] = PPO,
+        policy: str | type[Any] = "MlpPolicy",
+        actor_steps: int = 1,
+        ball: Ball | None = None,
+        seed: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(model, epsilon, algorithm, policy, ball, seed, **kwargs)
+        self.actor_steps = actor_steps
+        self._towards = Towards()
+        self._actor = Adversary(self._towards, PGD(actor_steps, start_radius=0.1), self.ball)
+        self.seed(seed)
+
+    def seed(self, seed: int | None) -> None:
+        self._actor.seed(seed)
+
+    def _settings(self) -> dict[str, Any]:
+        return {"actor_steps": self.actor_steps, **super()._settings()}
+
+    def adversary_space(self) -> spaces.Box:
+        # Only the direction matters; the bounds, which SB3 asks for, are so wide that they never clip one.
+        example = th.zeros(1, *self.observation_space.shape, device=self.model.device)
+        with th.no_grad():
+            n_outputs = policy_output(self.model.policy, example).shape[1]
+        return spaces.Box(-100.0, 100.0, (n_outputs,))
+
+    def respond(self, observations: th.Tensor, actions: th.Tensor) -> th.Tensor:
+        self._towards.directions = actions.to(observations)
+        return self._actor.perturb(self.model.policy, observations, self.epsilon)
+
+
+class _Bar(BaseCallback):
+    """Moves a progress bar at the end of each rollout."""
+
+    def __init__(self, bar: "tqdm[Any]") -> None:
+        super().__init__()
+        self.bar = bar
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_rollout_end(self) -> None:
+        self.bar.update(self.num_timesteps - self.bar.n)

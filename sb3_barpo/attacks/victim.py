@@ -1,0 +1,85 @@
+"""What an attack knows of its victim: who it is, how it acts, and how to leave it as it was."""
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.running_mean_std import RunningMeanStd
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize, unwrap_vec_normalize
+
+
+def victim_digest(model: OnPolicyAlgorithm) -> str:
+    """:return: A fingerprint of the policy: its spaces and its weights, bit for bit."""
+    digest = hashlib.sha256(f"{model.observation_space} {model.action_space}".encode())
+    for name, value in sorted(model.policy.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def normalizer_digest(venv: VecEnv) -> str | None:
+    """:return: A fingerprint of the observations' normalisation, ``None`` without one."""
+    layer = unwrap_vec_normalize(venv)
+    if layer is None or not layer.norm_obs:
+        return None
+    digest = hashlib.sha256(f"{layer.epsilon} {layer.clip_obs}".encode())
+    statistics = layer.obs_rms if isinstance(layer.obs_rms, dict) else {"": layer.obs_rms}
+    for name, moments in sorted(statistics.items()):
+        assert isinstance(moments, RunningMeanStd)
+        digest.update(name.encode() + moments.mean.tobytes() + moments.var.tobytes())
+    return digest.hexdigest()
+
+
+@contextmanager
+def undisturbed(model: OnPolicyAlgorithm, venv: VecEnv) -> Iterator[None]:
+    """
+    Within, the statistics of every ``VecNormalize`` are frozen and rewards are not normalised. Afterwards their
+    switches, the mode of the policy and torch's generators are as before, even after an error.
+
+    :param model: The model that is attacked or evaluated.
+    :param venv: Its environments.
+    """
+    layers = list(_normalizations(venv))
+    switches = [(layer.training, layer.norm_reward) for layer in layers]
+    was_training = model.policy.training
+    devices = [model.device] if model.device.type == "cuda" else []
+    try:
+        for layer in layers:
+            layer.training = layer.norm_reward = False
+        with th.random.fork_rng(devices=devices):
+            yield
+    finally:
+        for layer, (training, norm_reward) in zip(layers, switches, strict=True):
+            layer.training, layer.norm_reward = training, norm_reward
+        model.policy.set_training_mode(was_training)
+
+
+def _normalizations(venv: VecEnv) -> Iterator[VecNormalize]:
+    layer = venv
+    while isinstance(layer, VecEnvWrapper):
+        if isinstance(layer, VecNormalize):
+            yield layer
+        layer = layer.venv
+
+
+def sample_actions(model: OnPolicyAlgorithm, observations: np.ndarray) -> tuple[th.Tensor, np.ndarray]:
+    """
+    What the victim does when it explores, in two forms.
+
+    :param model: The victim.
+    :param observations: As the policy sees them, shape ``(B, *obs)``.
+    :return: Actions as the policy emits them, shape ``(B, *action)``, and as the environment takes them.
+    """
+    policy = model.policy
+    with th.no_grad():
+        emitted = policy.get_distribution(policy.obs_to_tensor(observations)[0]).get_actions()
+    taken = emitted.cpu().numpy()
+    if isinstance(policy.action_space, spaces.Box):
+        taken = taken.reshape(-1, *policy.action_space.shape)
+        low, high = policy.action_space.low, policy.action_space.high
+        taken = policy.unscale_action(taken) if policy.squash_output else np.clip(taken, low, high)
+    return emitted, taken

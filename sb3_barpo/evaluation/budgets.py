@@ -1,0 +1,149 @@
+"""
+How hard a learned attack is searched for: the members of its grid.
+
+``paper`` is the grid that the field publishes (Zhang et al., 2020 and 2021); ``standard`` and ``quick`` are what was
+found to come near its damage at a part of its cost, see the documentation's page on attacks.
+"""
+
+import itertools
+from dataclasses import dataclass, field
+from typing import Any
+
+from sb3_barpo.attacks import PAAD, SARL, RobustSarsa, SarsaMAD
+
+
+@dataclass(frozen=True)
+class Member:
+    """
+    One attacker to fit.
+
+    :param attack: Its name.
+    :param total_timesteps: Environment steps of its fit.
+    :param settings: Arguments of its class, such as JSON can hold. A ``learning_rate`` ``"lin_0.001"`` falls linearly
+        to 0, as in the RL Zoo; ``value_rate`` is the learning rate of the value network relative to the policy's.
+    :param seed: Tells members of the same settings apart.
+    """
+
+    attack: str
+    total_timesteps: int
+    settings: dict[str, Any] = field(default_factory=dict)
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Budget:
+    """
+    :param members: What is fitted for each attack.
+    :param n_episodes: Episodes by which members are compared, others than those of the report.
+    """
+
+    members: dict[str, list[Member]]
+    n_episodes: int
+
+
+#: Shares of MAD in RS+MAD: the published grid. They cost nothing but the comparison.
+_RHOS = [1e-6, 3e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2]
+
+
+@dataclass(frozen=True)
+class _Rates:
+    """
+    Published learning rates.
+
+    :param sarsa: Robust Sarsa's.
+    :param ordinary: Those of SA-RL's policy and of its value network for ordinary victims.
+    :param robust: The same for victims that were trained to be robust.
+    """
+
+    sarsa: float
+    ordinary: tuple[list[float], list[float]]
+    robust: tuple[list[float], list[float]]
+
+
+_LOW, _MIDDLE, _HIGH = [3e-5, 1e-4, 3e-4], [1e-4, 3e-4, 1e-3], [3e-4, 1e-3, 3e-3]
+_RATES = {
+    "Hopper": _Rates(2.5e-4, (_HIGH, _HIGH), (_MIDDLE, _MIDDLE)),
+    "Walker2d": _Rates(3e-4, (_MIDDLE, _MIDDLE), (_MIDDLE, _MIDDLE)),
+    "HalfCheetah": _Rates(1e-4, (_HIGH, [1e-5, 3e-5, 1e-4]), (_MIDDLE, _LOW)),
+    "Ant": _Rates(1e-5, (_LOW, _LOW), ([1e-5, 3e-5, 1e-4], [1e-5, 3e-5, 1e-4])),
+}
+
+
+def make_budget(budget: str | Budget, env_id: str, robust_victim: bool, n_envs: int) -> Budget:
+    """
+    :param budget: ``"quick"``, ``"standard"`` or ``"paper"``; a budget of one's own is given back as it is.
+    :param env_id: Id of the environment: the published grids differ between tasks, others take Hopper's.
+    :param robust_victim: Whether the victim was trained to be robust: the published grids differ.
+    :param n_envs: Number of environments that step together.
+    :return: The members of each learned attack.
+    :raises ValueError: for an unknown budget.
+    """
+    check_budget(budget)
+    if isinstance(budget, Budget):
+        return budget
+    task = env_id.split("-")[0]
+    return BUDGETS[budget](task, robust_victim, n_envs)
+
+
+def check_budget(budget: str | Budget) -> None:
+    """
+    :raises ValueError: for an unknown budget.
+    """
+    if not isinstance(budget, Budget) and budget not in BUDGETS:
+        raise ValueError(f"Unknown budget {budget!r}. Choose from {', '.join(BUDGETS)}, or give a Budget.")
+
+
+def _quick(task: str, robust_victim: bool, n_envs: int) -> Budget:
+    return _budget([Member(RobustSarsa.name, 61_440)], [(100_000, _adversary(n_envs))], 10)
+
+
+def _standard(task: str, robust_victim: bool, n_envs: int) -> Budget:
+    return _budget([Member(RobustSarsa.name, 61_440)], [(400_000, _adversary(n_envs))], 20)
+
+
+def _adversary(n_envs: int, **changes: Any) -> dict[str, Any]:
+    """PPO's settings for an adversary that learns fast."""
+    return {"learning_rate": 1e-3, "n_steps": max(2048 // n_envs, 1), "batch_size": 256, **changes}
+
+
+def _paper(task: str, robust_victim: bool, n_envs: int) -> Budget:
+    rates = _RATES.get(task, _RATES["Hopper"])
+    sarsa = [
+        Member(RobustSarsa.name, 61_440, _sarsa(radius, weight, rates.sarsa))
+        for radius, weight in itertools.product([0.02, 0.05, 0.1, 0.15, 0.2, 0.3], [0.1, 0.3, 1.0, 3.0, 10.0])
+    ]
+    steps = 2048 * (2441 if task == "Ant" else 488)
+    policy_rates, value_rates = rates.robust if robust_victim else rates.ordinary
+    adversaries = [
+        {
+            "learning_rate": f"lin_{rate:g}" if anneal else rate,
+            "value_rate": value_rate / rate,
+            "clip_range": clip,
+            "ent_coef": entropy,
+            "n_steps": max(2048 // n_envs, 1),
+            "batch_size": 64,
+            "max_grad_norm": 1e9,  # published without a limit
+        }
+        for anneal, clip, entropy, rate, value_rate in itertools.product(
+            [True, False], [0.2, 0.4], [0.0, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3], policy_rates, value_rates
+        )
+    ]
+    return _budget(sarsa, [(steps, settings) for settings in adversaries], 50)
+
+
+def _budget(sarsa: list[Member], adversaries: list[tuple[int, dict[str, Any]]], n_episodes: int) -> Budget:
+    """With the same settings for SA-RL's adversary and PA-AD's director, for which no grid is published."""
+    members = {
+        RobustSarsa.name: sarsa,
+        SarsaMAD.name: [Member(SarsaMAD.name, 0, {"rho": rho}) for rho in _RHOS],
+    }
+    for attack in (SARL.name, PAAD.name):
+        members[attack] = [Member(attack, steps, settings) for steps, settings in adversaries]
+    return Budget(members, n_episodes)
+
+
+def _sarsa(radius: float, weight: float, learning_rate: float) -> dict[str, Any]:
+    return {"sarsa_epsilon": radius, "regularization": weight, "learning_rate": learning_rate}
+
+
+BUDGETS = {"quick": _quick, "standard": _standard, "paper": _paper}

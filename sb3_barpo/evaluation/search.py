@@ -1,0 +1,203 @@
+"""
+The search for the strongest learned attacks: every member of a grid is fitted and tried, and the best one is kept.
+
+Members are fitted in parallel processes. Each is stored when it is finished and found again, so that a killed search
+goes on where it was. They are compared on other episodes than the ones that are reported, lest the report flatter the
+attack.
+"""
+
+import hashlib
+import json
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch as th
+from joblib import Parallel, delayed
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.utils import LinearSchedule
+from stable_baselines3.common.vec_env import VecEnv
+from tqdm import tqdm
+
+from sb3_barpo.attacks import ATTACKS, LearnedAttack, RobustSarsa, SarsaMAD
+from sb3_barpo.attacks.two_rates import TwoRatesPolicy
+from sb3_barpo.attacks.victim import normalizer_digest, undisturbed, victim_digest
+from sb3_barpo.evaluation.budgets import Budget, Member, make_budget
+from sb3_barpo.evaluation.episodes import run_episodes
+from sb3_barpo.evaluation.shipping import pack, unpack
+from sb3_barpo.records import read_record, replacing, write_record
+from sb3_barpo.robust_ppo import RobustPPO
+
+#: Seeds of the episodes that compare members lie this far from those of the report.
+SELECTION = 1_000_000
+
+
+@dataclass(frozen=True)
+class Victim:
+    """
+    Whom to attack.
+
+    :param model: The agent.
+    :param venv: Its environments, clean, such as can be pickled (``DummyVecEnv``).
+    :param folder: Where its attackers are stored and found again; ``None`` forgets them.
+    """
+
+    model: OnPolicyAlgorithm
+    venv: VecEnv
+    folder: Path | None = None
+
+
+class _Task(NamedTuple):
+    """One member to fit and to try, ready to be sent to a process."""
+
+    path: Path  # of its record; its attack lies beside it
+    record: dict[str, Any]
+    member: Member
+    victim: bytes
+    base: Path | None  # the action value that RS+MAD takes over
+
+
+@dataclass(frozen=True)
+class _Target:
+    """A victim with what its tasks have in common."""
+
+    content: bytes
+    folder: Path
+    budget: Budget
+    record: dict[str, Any]
+
+    def tasks(self, attack: str, base: Path | None = None) -> list[_Task]:
+        return [self._task(member, base) for member in self.budget.members[attack]]
+
+    def _task(self, member: Member, base: Path | None) -> _Task:
+        # Whatever matters is in the record and in the name, so that other settings are never taken for these.
+        record = {**self.record, **asdict(member), "base": base and base.stem}
+        key = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:12]
+        return _Task(self.folder / f"{member.attack}-{key}.json", record, member, self.content, base)
+
+
+def find_attacks(
+    victims: Sequence[Victim],
+    names: Sequence[str],
+    epsilon: float,
+    budget: str | Budget = "quick",
+    n_jobs: int = 1,
+    seed: int = 0,
+    deterministic: bool = True,
+    progress_bar: bool = False,
+) -> list[dict[str, LearnedAttack]]:
+    """
+    The strongest learned attacks on each victim: of all members, those that leave the lowest mean return.
+
+    :param victims: Whom to attack.
+    :param names: Which learned attacks.
+    :param epsilon: Their strength.
+    :param budget: ``"quick"``, ``"standard"``, ``"paper"``, or one of your own: which members are fitted.
+    :param n_jobs: Number of processes.
+    :param seed: Seed of the fits. The members are compared on episodes from ``seed + 1_000_000`` on.
+    :param deterministic: Whether the victim takes its most likely action while members are compared.
+    :param progress_bar: Whether to show the progress over the members.
+    :return: For each victim, its attacks by name.
+    :raises ValueError: for an unknown budget, or an attack that is not learned.
+    :raises TypeError: if environments cannot be sent to other processes, or an attack does not serve the victim.
+    """
+    unknown = [name for name in names if not issubclass(ATTACKS.get(name, object), LearnedAttack)]
+    if unknown:
+        raise ValueError(f"Only attacks that are learned can be searched for, but {', '.join(unknown)} is not.")
+    with ExitStack() as stack:
+        targets = [_target(victim, budget, epsilon, seed, deterministic, stack) for victim in victims]
+        first = [name for name in names if name != SarsaMAD.name]
+        if SarsaMAD.name in names:
+            first = list(dict.fromkeys([*first, RobustSarsa.name]))
+        best = _run([task for target in targets for name in first for task in target.tasks(name)], n_jobs, progress_bar)
+        if SarsaMAD.name in names:
+            mixed = [
+                task
+                for target in targets
+                for task in target.tasks(SarsaMAD.name, best[target.folder, RobustSarsa.name])
+            ]
+            best |= _run(mixed, n_jobs, progress_bar)
+        return [
+            {name: LearnedAttack.load(best[target.folder, name], victim.model) for name in names}
+            for victim, target in zip(victims, targets, strict=True)
+        ]
+
+
+def _target(
+    victim: Victim, budget: str | Budget, epsilon: float, seed: int, deterministic: bool, stack: ExitStack
+) -> _Target:
+    env_id, kwargs = _identity(victim.venv)
+    folder = victim.folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="attacks-")))
+    folder.mkdir(parents=True, exist_ok=True)
+    members = make_budget(budget, env_id, isinstance(victim.model, RobustPPO), victim.venv.num_envs)
+    record = {
+        "env": env_id,
+        "env_kwargs": kwargs,
+        "n_envs": victim.venv.num_envs,
+        "victim": victim_digest(victim.model),
+        "normalizer": normalizer_digest(victim.venv),
+        "epsilon": epsilon,
+        "search_seed": seed,
+        "n_episodes": members.n_episodes,
+        "deterministic": deterministic,
+    }
+    return _Target(pack(victim.model, victim.venv), folder, members, record)
+
+
+def _identity(venv: VecEnv) -> tuple[str, str]:
+    """Id and arguments of the environments, as far as they were made by ``gym.make``."""
+    spec = venv.get_attr("spec")[0]
+    return ("", "") if spec is None else (spec.id, repr(spec.kwargs))
+
+
+def _run(tasks: list[_Task], n_jobs: int, progress_bar: bool) -> dict[tuple[Path, str], Path]:
+    """The file of the strongest member, by folder and attack."""
+    waiting = sorted((task for task in tasks if not task.path.exists()), key=lambda task: -task.member.total_timesteps)
+    with tqdm(total=len(tasks), desc="attackers", unit="fit", disable=not progress_bar) as bar:
+        bar.update(len(tasks) - len(waiting))
+        for _ in Parallel(n_jobs, return_as="generator_unordered")(delayed(_fit)(task) for task in waiting):
+            bar.update()
+    best: dict[tuple[Path, str], tuple[float, Path]] = {}
+    for task in tasks:
+        key = task.path.parent, task.member.attack
+        found = (float(np.mean(read_record(task.path)["returns"])), task.path.with_suffix(".zip"))
+        best[key] = min(best.get(key, found), found)
+    return {key: path for key, (_, path) in best.items()}
+
+
+def _fit(task: _Task) -> None:
+    th.set_num_threads(1)  # processes share the cores; more threads slow small networks down
+    start = time.monotonic()
+    model, venv = unpack(task.victim)
+    attack = _build(task, model)
+    if attack.origin is None:
+        attack.fit(venv, task.member.total_timesteps)
+    record = task.record
+    with undisturbed(model, venv):
+        episodes = run_episodes(
+            model, attack, venv, record["n_episodes"], record["search_seed"] + SELECTION, record["deterministic"]
+        )
+    with replacing(task.path.with_suffix(".zip")) as file:
+        attack.save(file)
+    returns = [episode.reward for episode in episodes]
+    write_record(task.path, {**record, "returns": returns, "seconds": time.monotonic() - start})
+
+
+def _build(task: _Task, model: OnPolicyAlgorithm) -> LearnedAttack:
+    settings = dict(task.member.settings)
+    if task.base is not None:
+        return SarsaMAD.from_sarsa(RobustSarsa.load(task.base, model), **settings)
+    rate = settings.get("learning_rate")
+    if isinstance(rate, str):
+        settings["learning_rate"] = LinearSchedule(float(rate.removeprefix("lin_")), 0.0, 1.0)
+    if "value_rate" in settings:
+        settings["policy"], settings["policy_kwargs"] = TwoRatesPolicy, {"value_rate": settings.pop("value_rate")}
+    kind: Any = ATTACKS[task.member.attack]
+    seed = task.record["search_seed"] + task.member.seed
+    attack: LearnedAttack = kind(model, task.record["epsilon"], seed=seed, **settings)
+    return attack
