@@ -201,9 +201,9 @@ class Towards(Objective):
                 f"The Towards objective needs one direction for each of the {len(observations)} observations, but its "
                 f"directions are {got}. Set them to a tensor of shape (B, outputs) before each search."
             )
-        direction = th.nn.functional.normalize(self.directions.flatten(1), dim=1)
         with th.no_grad():
             clean = policy_output(policy, observations)
+        direction = th.nn.functional.normalize(self.directions.flatten(1).to(clean), dim=1)
 
         def goal(perturbed: th.Tensor) -> th.Tensor:
             return ((policy_output(policy, perturbed) - clean) * direction).sum(1)

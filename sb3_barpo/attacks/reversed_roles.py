@@ -11,6 +11,7 @@ from gymnasium import spaces
 from stable_baselines3 import PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
@@ -121,6 +122,8 @@ class PolicyAttack(LearnedAttack):
                 f"{self.algorithm.__name__} keeps a memory between steps, which an attack cannot carry. Choose an "
                 "algorithm with a feed-forward policy, PPO for example."
             )
+        if not adversary.verbose and adversary.tensorboard_log is None:
+            adversary.set_logger(Logger(None, []))  # SB3's default makes a temporary folder, even for no logs
         with tqdm(total=total_timesteps, desc=self.name, unit="step", disable=not progress_bar) as bar:
             adversary.learn(total_timesteps, callback=_Bar(bar))
         adversary.env = None  # belongs to the caller

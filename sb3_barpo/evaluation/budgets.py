@@ -6,6 +6,7 @@ found to come near its damage at a part of its cost, see the documentation's pag
 """
 
 import itertools
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -103,7 +104,13 @@ def _standard(task: str, robust_victim: bool, n_envs: int) -> Budget:
 
 def _adversary(n_envs: int, **changes: Any) -> dict[str, Any]:
     """PPO's settings for an adversary that learns fast."""
-    return {"learning_rate": 1e-3, "n_steps": max(2048 // n_envs, 1), "batch_size": 256, **changes}
+    return {"learning_rate": 1e-3, "n_steps": _rollout(n_envs, 256), "batch_size": 256, **changes}
+
+
+def _rollout(n_envs: int, batch_size: int) -> int:
+    """Steps of each environment, so that all make about 2048 together, in whole minibatches."""
+    whole = batch_size // math.gcd(batch_size, n_envs)
+    return max(round(2048 / (n_envs * whole)), 1) * whole
 
 
 def _paper(task: str, robust_victim: bool, n_envs: int) -> Budget:
@@ -120,7 +127,7 @@ def _paper(task: str, robust_victim: bool, n_envs: int) -> Budget:
             "value_rate": value_rate / rate,
             "clip_range": clip,
             "ent_coef": entropy,
-            "n_steps": max(2048 // n_envs, 1),
+            "n_steps": _rollout(n_envs, 64),
             "batch_size": 64,
             "max_grad_norm": 1e9,  # published without a limit
         }

@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,9 @@ from sb3_barpo.evaluation.budgets import Budget, check_budget
 from sb3_barpo.evaluation.episodes import is_monitored, run_episodes
 from sb3_barpo.evaluation.report import COLUMNS, NATURAL, RobustnessReport
 from sb3_barpo.evaluation.search import Victim, find_attacks
+
+#: A row of a report: agent, attack, ε, number and seed of the episode, return, length.
+Row = tuple[str, str, float, int, int, float, int]
 
 
 def evaluate_robustness(
@@ -88,17 +91,33 @@ def evaluate_robustness(
         (learned,) = find_attacks([victim], to_learn, max(strengths), budget, n_jobs, seed, deterministic, progress_bar)
     trials: list[Attack | None] = [None, *_build(model, listed, strengths, learned)]
     agent = type(model).__name__ if name is None else name
-    rows: list[tuple[Any, ...]] = []
-    with (
-        undisturbed(model, venv),
-        tqdm(total=len(trials) * n_eval_episodes, unit="episode", disable=not progress_bar) as bar,
-    ):
+    rows: list[Row] = []
+    with tqdm(total=len(trials) * n_eval_episodes, unit="episode", disable=not progress_bar) as bar:
         for attack in trials:
-            label, strength = (NATURAL, 0.0) if attack is None else (attack.name, attack.epsilon)
-            bar.set_description(f"{agent}, {label}" if attack is None else f"{agent}, {label} at ε = {strength:g}")
-            episodes = run_episodes(model, attack, venv, n_eval_episodes, seed, deterministic, bar.update)
-            rows += [(agent, label, strength, k, seed + k, *episode) for k, episode in enumerate(episodes)]
+            bar.set_description(f"{agent}, {NATURAL if attack is None else f'{attack.name} at ε = {attack.epsilon:g}'}")
+            rows += run_trial(agent, model, venv, attack, n_eval_episodes, seed, deterministic, bar.update)
     return RobustnessReport(pd.DataFrame(rows, columns=COLUMNS))
+
+
+def run_trial(
+    agent: str,
+    model: OnPolicyAlgorithm,
+    venv: VecEnv,
+    attack: Attack | None,
+    n_eval_episodes: int,
+    seed: int,
+    deterministic: bool,
+    tell: Callable[[int], object] = lambda n: None,
+) -> list[Row]:
+    """
+    One attack, or none, on one agent; see :func:`evaluate_robustness`.
+
+    :return: Rows of the report.
+    """
+    label, strength = (NATURAL, 0.0) if attack is None else (attack.name, attack.epsilon)
+    with undisturbed(model, venv):
+        episodes = run_episodes(model, attack, venv, n_eval_episodes, seed, deterministic, tell)
+    return [(agent, label, strength, k, seed + k, *episode) for k, episode in enumerate(episodes)]
 
 
 def check_settings(
