@@ -139,7 +139,7 @@ def test_a_search_without_folder_leaves_nothing(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     (found,) = find_attacks([siege()], ["paad"], 0.3, GRID)
     found["paad"].perturb(np.zeros((1, 3)))
-    assert not list(tmp_path.iterdir())
+    assert not [*tmp_path.glob("attacks-*"), *tmp_path.glob("SB3-*")]
 
 
 KILLED = """
