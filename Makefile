@@ -4,6 +4,8 @@ PYTHON ?= python3
 # The torch requirement, installed first so that the package's own range finds it satisfied: TORCH=torch==2.13.0
 TORCH ?= torch
 DEMO_ARGS ?=
+# Which of benchmarks/*.py `make bench` runs.
+BENCH ?= hopper
 BENCH_ARGS ?=
 PYTEST_ARGS ?=
 
@@ -48,8 +50,8 @@ type: venv ## check types
 docs: venv ## build the documentation into docs/_build/html
 	$(BIN)/sphinx-build -W --keep-going docs docs/_build/html
 
-bench: venv ## run the benchmark, or resume it (BENCH_ARGS, e.g. --help)
-	$(BIN)/python benchmarks/hopper.py $(BENCH_ARGS)
+bench: venv ## run a benchmark, or resume it (BENCH=hopper|budgets|attacks, BENCH_ARGS, e.g. --help)
+	$(BIN)/python benchmarks/$(BENCH).py $(BENCH_ARGS)
 
 clean: ## remove caches and built files; .venv stays
 	rm -rf build dist *.egg-info docs/_build htmlcov .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis
