@@ -33,6 +33,14 @@ EXAMPLES: dict[str, tuple[list[str], list[str]]] = {
         [r"largest move per sensor: 0\.000( 0\.(?!000)\d{3}){3}\n", r"\| +random \| +gradient \|", r"\| BARPO "],
         [],
     ),
+    "learned_attacks.py": (
+        [
+            r"\| +random \| +critic \| +mad \| +robust_sarsa \| +sarl \| +paad \|",
+            r"\| PPO ",
+            r"\| +natural \| +sarl \|",
+        ],
+        ["sarl.zip", "six-attacks.png", "attackers"],
+    ),
     "evaluate_during_training.py": (
         [r"\| best in worst case \| +0\.3 \|"],
         ["ppo.zip", "best/best_model.zip"],
@@ -61,7 +69,7 @@ def test_example(name: str, tmp_path: Path) -> None:
         match = re.compile(pattern).search(done.stdout, position)
         assert match, f"{pattern!r} is not in what follows:\n{done.stdout[position:]}"
         position = match.end()
-    missing = [file for file in files if not (tmp_path / file).is_file()]
+    missing = [file for file in files if not (tmp_path / file).exists()]
     assert not missing, missing
 
 
