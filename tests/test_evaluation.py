@@ -135,8 +135,9 @@ def test_several_strengths_and_attacks_with_one_of_their_own() -> None:
     assert rows == [["natural", 0.0], ["mad", 0.1], ["mad", 0.2], ["lower", 0.3]]
 
 
-def test_all_attacks_by_one_word() -> None:
-    assert {"random", "critic", "mad"} <= set(evaluate_robustness(follower(), slopes(), "all").attacks)
+def test_attacks_by_name() -> None:
+    names = ["random", "critic", "mad"]
+    assert set(names) <= set(evaluate_robustness(follower(), slopes(), names).attacks)
 
 
 def test_one_batch_is_as_evaluate_policy_has_it() -> None:
