@@ -135,5 +135,5 @@ def test_no_attacks() -> None:
 
 @pytest.mark.parametrize("what", [MAD, 0.1, None])
 def test_what_is_neither_name_nor_attack(what: Any) -> None:
-    with pytest.raises(TypeError, match="An attack is a name or an Attack object, .*, not "):
+    with pytest.raises(TypeError, match=r"An attack is a name or an Attack object, .*, not "):
         attack_names(["mad", what])

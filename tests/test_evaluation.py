@@ -227,8 +227,8 @@ def test_the_progress_bar_names_what_is_evaluated(capsys: pytest.CaptureFixture[
     ("settings", "error", "says"),
     [
         ({"n_eval_episodes": 0}, ValueError, "n_eval_episodes must be at least 1, but it is 0"),
-        ({"attacks": []}, ValueError, "nothing to evaluate: attacks is \\[\\]"),
-        ({"epsilon": []}, ValueError, "nothing to evaluate.*epsilon is \\[\\]"),
+        ({"attacks": []}, ValueError, "There are no attacks: attacks is \\[\\]"),
+        ({"epsilon": []}, ValueError, "epsilon is an empty list: name at least one strength"),
         ({"attacks": ["mad", "mda"]}, ValueError, "Unknown attack 'mda'. Choose from random, critic, mad"),
         ({"attacks": [42]}, TypeError, "a name or an Attack object.*not 42"),
         ({"attacks": [MAD]}, TypeError, "a name or an Attack object"),
