@@ -12,7 +12,7 @@ from stable_baselines3 import DQN, PPO, SAC
 from victims import Replay, victim
 
 from sb3_barpo.adversary import KL, PGD, SGLD, Adversary, L2Ball, LinfBall, Surrogate
-from sb3_barpo.attacks import ATTACKS, MAD, Critic, GradientAttack, Random, make_attacks
+from sb3_barpo.attacks import ATTACKS, MAD, SIX, Critic, GradientAttack, Random, attack_names
 
 three = pytest.mark.parametrize("kind", [Random, Critic, MAD])
 IMAGE = spaces.Box(0, 255, (36, 36, 1), np.uint8)
@@ -104,26 +104,36 @@ def test_an_objective_that_needs_a_rollout() -> None:
         attack.perturb(np.zeros((1, 3), np.float32))
 
 
-def test_attacks_by_name() -> None:
+def test_names_and_attacks_one_by_one() -> None:
     own = GradientAttack(victim(), 0.3, Adversary(KL(), PGD()))
-    attacks = make_attacks(["mad", own, "random"], victim(), 0.1)
-    assert [type(attack) for attack in attacks] == [MAD, GradientAttack, Random]
-    assert attacks[1] is own
-    assert [attack.epsilon for attack in attacks] == [0.1, 0.3, 0.1]
-    assert all(attack.model is victim() for attack in attacks)
+    assert attack_names(["mad", own, "random"]) == ["mad", own, "random"]
+    assert attack_names(("sarsa_mad",)) == ["sarsa_mad"]
+    assert attack_names("critic") == ["critic"]
+    assert attack_names(own) == [own]
 
 
-def test_one_attack_by_name() -> None:
-    (attack,) = make_attacks("critic", victim(), 0.1)
-    assert type(attack) is Critic
+def test_all_are_the_six_of_the_field() -> None:
+    assert attack_names("all") == SIX == ["random", "critic", "mad", "robust_sarsa", "sarl", "paad"]
+    assert attack_names(["sarsa_mad", "all"]) == ["sarsa_mad", *SIX]
+    assert set(SIX) | {"sarsa_mad"} == set(ATTACKS)
 
 
-def test_all_attacks() -> None:
-    attacks = make_attacks("all", victim(), 0.1)
-    assert [attack.name for attack in attacks] == list(ATTACKS) == ["random", "critic", "mad"]
+def test_each_kind_is_known_by_its_own_name() -> None:
+    assert all(kind.name == name for name, kind in ATTACKS.items())
 
 
-@pytest.mark.parametrize(("names", "unknown"), [(["mad", "max"], "'max'"), ("MAD", "'MAD'"), ("", "''"), ([], "")])
-def test_unknown_names_and_none(names: Any, unknown: str) -> None:
-    with pytest.raises(ValueError, match=rf"Unknown attacks \[{unknown}\]. Choose from random, critic, mad, or 'all'"):
-        make_attacks(names, victim(), 0.1)
+@pytest.mark.parametrize(("names", "unknown"), [(["mad", "max"], "'max'"), ("MAD", "'MAD'"), ("", "''")])
+def test_unknown_names(names: Any, unknown: str) -> None:
+    with pytest.raises(ValueError, match=rf"Unknown attack {unknown}\. Choose from random, critic, mad, .*, or 'all'"):
+        attack_names(names)
+
+
+def test_no_attacks() -> None:
+    with pytest.raises(ValueError, match=r"There are no attacks: attacks is \[\]. Name at least one"):
+        attack_names([])
+
+
+@pytest.mark.parametrize("what", [MAD, 0.1, None])
+def test_what_is_neither_name_nor_attack(what: Any) -> None:
+    with pytest.raises(TypeError, match=r"An attack is a name or an Attack object, .*, not "):
+        attack_names(["mad", what])

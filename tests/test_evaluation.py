@@ -135,8 +135,9 @@ def test_several_strengths_and_attacks_with_one_of_their_own() -> None:
     assert rows == [["natural", 0.0], ["mad", 0.1], ["mad", 0.2], ["lower", 0.3]]
 
 
-def test_all_attacks_by_one_word() -> None:
-    assert {"random", "critic", "mad"} <= set(evaluate_robustness(follower(), slopes(), "all").attacks)
+def test_attacks_by_name() -> None:
+    names = ["random", "critic", "mad"]
+    assert set(names) <= set(evaluate_robustness(follower(), slopes(), names).attacks)
 
 
 def test_one_batch_is_as_evaluate_policy_has_it() -> None:
@@ -226,8 +227,8 @@ def test_the_progress_bar_names_what_is_evaluated(capsys: pytest.CaptureFixture[
     ("settings", "error", "says"),
     [
         ({"n_eval_episodes": 0}, ValueError, "n_eval_episodes must be at least 1, but it is 0"),
-        ({"attacks": []}, ValueError, "nothing to evaluate: attacks is \\[\\]"),
-        ({"epsilon": []}, ValueError, "nothing to evaluate.*epsilon is \\[\\]"),
+        ({"attacks": []}, ValueError, "There are no attacks: attacks is \\[\\]"),
+        ({"epsilon": []}, ValueError, "epsilon is an empty list: name at least one strength"),
         ({"attacks": ["mad", "mda"]}, ValueError, "Unknown attack 'mda'. Choose from random, critic, mad"),
         ({"attacks": [42]}, TypeError, "a name or an Attack object.*not 42"),
         ({"attacks": [MAD]}, TypeError, "a name or an Attack object"),

@@ -193,6 +193,7 @@ def towards(goal: Goal, policy: object, direction: th.Tensor) -> Goal:
     layers = network(policy, "actor")
     if layers is None:
         return goal
+    direction = direction.float()  # as the network is, whatever the type of the observations
     if _variance(policy) is not None:
         return ClosedForm(goal, layers, lambda _: direction)
 

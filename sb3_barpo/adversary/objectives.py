@@ -223,8 +223,8 @@ class Weighted(Objective):
 
     @property
     def stationary_at_clean(self) -> bool:  # type: ignore[override]
-        """Whether no part has a gradient at the clean observation."""
-        return all(part.stationary_at_clean for _, part in self.parts)
+        """Whether no part that counts has a gradient at the clean observation."""
+        return all(part.stationary_at_clean for weight, part in self.parts if weight != 0)
 
     def prepare(self, policy: Policy, observations: th.Tensor, samples: Samples | None = None) -> Goal:
         goals = [(weight, part.prepare(policy, observations, samples)) for weight, part in self.parts]
