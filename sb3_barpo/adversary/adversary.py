@@ -14,8 +14,12 @@ from sb3_barpo.adversary.solvers import Solver
 
 
 @contextmanager
-def _as_it_acts(policy: Policy) -> Iterator[None]:
-    """Evaluation mode for a while: no dropout, and batch normalisation keeps its statistics."""
+def as_it_acts(policy: Policy) -> Iterator[None]:
+    """
+    Evaluation mode for a while: no dropout, and batch normalisation keeps its statistics.
+
+    :param policy: The policy.
+    """
     was_training = policy.training
     policy.set_training_mode(False)
     try:
@@ -97,7 +101,7 @@ class Adversary:
         """
         if epsilon == 0:
             return observations
-        with _as_it_acts(policy), th.enable_grad():
+        with as_it_acts(policy), th.enable_grad():
             delta = self.solver.solve(
                 self._goal(policy, observations, samples),
                 observations,
@@ -114,7 +118,7 @@ class Adversary:
         """
         :return: The objective at the perturbed minus at the clean observations, shape ``(B,)``; 0 without objective.
         """
-        with _as_it_acts(policy), th.no_grad():
+        with as_it_acts(policy), th.no_grad():
             goal = self._goal(policy, observations, samples)
             return goal(perturbed) - goal(observations)
 

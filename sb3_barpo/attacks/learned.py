@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import VecEnv, is_vecenv_wrapped
 
 from sb3_barpo.adversary import Ball, Bounds, L2Ball, LinfBall
@@ -84,11 +85,20 @@ class LearnedAttack(Attack):
             raise ValueError(f"{type(self).__name__} has nothing to learn at epsilon = 0: give it some strength.")
         check_clean_env(self.model, venv)
         with undisturbed(self.model, venv):
+            self._seed_all(venv)
             self._fit(venv, int(total_timesteps), progress_bar)
         self.origin = Origin(
             victim_digest(self.model), normalizer_digest(venv), self.epsilon, int(total_timesteps), self.seed_of_fit
         )
         return self
+
+    def _seed_all(self, venv: VecEnv) -> None:
+        """Without a seed, draw one: the generators are put back after a fit, and the next would be the same."""
+        drawn = int(np.random.SeedSequence().generate_state(1)[0])
+        set_random_seed(drawn if self.seed_of_fit is None else self.seed_of_fit)
+        if self.seed_of_fit is not None:
+            venv.seed(self.seed_of_fit)
+        self.seed(self.seed_of_fit)
 
     @abstractmethod
     def _fit(self, venv: VecEnv, total_timesteps: int, progress_bar: bool) -> None:
@@ -144,6 +154,7 @@ class LearnedAttack(Attack):
             "attack": self.name,
             "epsilon": self.epsilon,
             "ball": {"kind": type(self.ball).__name__, "scale": self.ball.scale.tolist()},
+            "spaces": _spaces(self.model),
             "origin": asdict(self.origin),
             "settings": self._settings(),
         }
@@ -172,6 +183,11 @@ class LearnedAttack(Attack):
                 f"{str(path)!r} holds the attack {record['attack']!r}, not {cls.__name__}. Load it by its own class, "
                 "or by LearnedAttack.load, which takes every kind."
             )
+        if record["spaces"] != _spaces(model):
+            raise ValueError(
+                f"{str(path)!r} was fitted on a victim with {record['spaces']}, but this one has {_spaces(model)}. Fit "
+                "it anew."
+            )
         origin = Origin(**record["origin"])
         ball = _BALLS[record["ball"]["kind"]](record["ball"]["scale"])
         attack = kind._restore(model, record["epsilon"], ball, origin.seed, record["settings"], io.BytesIO(weights))
@@ -198,7 +214,7 @@ class LearnedAttack(Attack):
         settings: dict[str, Any],
         weights: io.BytesIO,
     ) -> "LearnedAttack":
-        """:return: The attack with what it had learned. Raises ValueError if it does not fit the model's spaces."""
+        """:return: The attack with what it had learned."""
 
 
 def check_clean_env(model: OnPolicyAlgorithm, venv: VecEnv) -> None:
@@ -218,6 +234,10 @@ def check_clean_env(model: OnPolicyAlgorithm, venv: VecEnv) -> None:
             "The environment must not be under attack already, but it is wrapped by AttackObservation or "
             "VecAttackObservation. Pass the clean environment."
         )
+
+
+def _spaces(model: OnPolicyAlgorithm) -> str:
+    return f"observations {model.observation_space} and actions {model.action_space}"
 
 
 def _read(path: str | Path) -> tuple[dict[str, Any], bytes]:

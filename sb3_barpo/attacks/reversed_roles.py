@@ -18,6 +18,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepR
 from tqdm import tqdm
 
 from sb3_barpo.adversary import PGD, Adversary, Ball, LinfBall, Towards
+from sb3_barpo.adversary.adversary import as_it_acts
 from sb3_barpo.adversary.objectives import policy_output
 from sb3_barpo.attacks.faces import bounds_behind
 from sb3_barpo.attacks.learned import LearnedAttack
@@ -126,7 +127,7 @@ class PolicyAttack(LearnedAttack):
             adversary.set_logger(Logger(None, []))  # SB3's default makes a temporary folder, even for no logs
         with tqdm(total=total_timesteps, desc=self.name, unit="step", disable=not progress_bar) as bar:
             adversary.learn(total_timesteps, callback=_Bar(bar))
-        adversary.env = None  # belongs to the caller
+        adversary.env = adversary._vec_normalize_env = None  # the environments belong to the caller
         self.adversary_model = adversary
 
     def _settings(self) -> dict[str, Any]:
@@ -150,14 +151,7 @@ class PolicyAttack(LearnedAttack):
         if algorithm is None:
             raise ValueError(f"The attack was trained by {settings['algorithm']}, which is not installed here.")
         attack = cls(model, epsilon, ball=ball, seed=seed, **{**settings, "algorithm": algorithm})
-        adversary = attack.algorithm.load(weights, device=model.device)
-        if (adversary.observation_space, adversary.action_space) != (model.observation_space, attack.adversary_space()):
-            raise ValueError(
-                f"The stored adversary is for observations {adversary.observation_space} and actions "
-                f"{adversary.action_space}, but this victim needs {model.observation_space} and "
-                f"{attack.adversary_space()}. It was fitted on another space; fit it anew."
-            )
-        attack.adversary_model = adversary
+        attack.adversary_model = attack.algorithm.load(weights, device=model.device)
         return attack
 
 
@@ -234,7 +228,7 @@ class PAAD(PolicyAttack):
     def adversary_space(self) -> spaces.Box:
         # Only the direction matters; the bounds, which SB3 asks for, are so wide that they never clip one.
         example = th.zeros(1, *self.observation_space.shape, device=self.model.device)
-        with th.no_grad():
+        with as_it_acts(self.model.policy), th.no_grad():
             n_outputs = policy_output(self.model.policy, example).shape[1]
         return spaces.Box(-100.0, 100.0, (n_outputs,))
 

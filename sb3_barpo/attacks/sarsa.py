@@ -101,11 +101,6 @@ class RobustSarsa(LearnedAttack, GradientAttack):
         self.n_steps = n_steps
 
     def _fit(self, venv: VecEnv, total_timesteps: int, progress_bar: bool) -> None:
-        if self.seed_of_fit is None:
-            th.seed()
-        else:
-            th.manual_seed(self.seed_of_fit)
-            venv.seed(self.seed_of_fit)
         q = QNetwork(self.observation_space, self.model.action_space).to(self.model.device)
         data = _collect(self.model, q, venv, total_timesteps, self.gamma)
         self._train(q, data, progress_bar)
@@ -156,14 +151,7 @@ class RobustSarsa(LearnedAttack, GradientAttack):
         weights: io.BytesIO,
     ) -> "RobustSarsa":
         attack = cls(model, epsilon, ball=ball, seed=seed, **settings)
-        state = th.load(weights, map_location=model.device, weights_only=True)
-        expected, found = ({key: value.shape for key, value in net.items()} for net in (attack.q.state_dict(), state))
-        if expected != found:
-            raise ValueError(
-                f"The stored action value takes {found['net.0.weight'][1]} features, but this victim's observation and "
-                f"action have {expected['net.0.weight'][1]}. It was fitted on another space; fit it anew."
-            )
-        attack.q.load_state_dict(state)
+        attack.q.load_state_dict(th.load(weights, map_location=model.device, weights_only=True))
         return attack
 
 

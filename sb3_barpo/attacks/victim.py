@@ -1,6 +1,7 @@
 """What an attack knows of its victim: who it is, how it acts, and how to leave it as it was."""
 
 import hashlib
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,6 +11,8 @@ from gymnasium import spaces
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize, unwrap_vec_normalize
+
+from sb3_barpo.adversary.adversary import as_it_acts
 
 
 def victim_digest(model: OnPolicyAlgorithm) -> str:
@@ -37,25 +40,28 @@ def normalizer_digest(venv: VecEnv) -> str | None:
 @contextmanager
 def undisturbed(model: OnPolicyAlgorithm, venv: VecEnv) -> Iterator[None]:
     """
-    Within, the statistics of every ``VecNormalize`` are frozen and rewards are not normalised. Afterwards their
-    switches, the mode of the policy and torch's generators are as before, even after an error.
+    Within, the statistics of every ``VecNormalize`` are frozen, rewards are not normalised, and the policy is in
+    evaluation mode. Afterwards their switches, the mode of the policy and the global generators of Python, NumPy and
+    torch are as before, even after an error.
 
     :param model: The model that is attacked or evaluated.
     :param venv: Its environments.
     """
     layers = list(_normalizations(venv))
     switches = [(layer.training, layer.norm_reward) for layer in layers]
-    was_training = model.policy.training
+    # SB3's algorithms seed all three.
+    of_python, of_numpy = random.getstate(), np.random.get_state()
     devices = [model.device] if model.device.type == "cuda" else []
     try:
         for layer in layers:
             layer.training = layer.norm_reward = False
-        with th.random.fork_rng(devices=devices):
+        with as_it_acts(model.policy), th.random.fork_rng(devices=devices):
             yield
     finally:
         for layer, (training, norm_reward) in zip(layers, switches, strict=True):
             layer.training, layer.norm_reward = training, norm_reward
-        model.policy.set_training_mode(was_training)
+        random.setstate(of_python)
+        np.random.set_state(of_numpy)
 
 
 def _normalizations(venv: VecEnv) -> Iterator[VecNormalize]:
