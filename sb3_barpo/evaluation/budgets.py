@@ -95,19 +95,31 @@ def check_budget(budget: str | Budget) -> None:
 
 
 def _quick(task: str, robust_victim: bool, n_envs: int) -> Budget:
-    sarsa = [_sarsa(0.05, 0.3), _sarsa(0.1, 1.0)]
-    return _budget(sarsa, 100_000, [_fast(n_envs, clip_range=0.4)], 10)
+    adversary = [_adversary(n_envs, coherent=True, clip_range=0.4)]
+    return _budget([_sarsa(0.05, 0.3), _sarsa(0.1, 1.0)], 100_000, adversary, adversary, 10)
 
 
 def _standard(task: str, robust_victim: bool, n_envs: int) -> Budget:
     # Robust Sarsa's settings matter on robust victims: one misses what another finds.
     sarsa = [_sarsa(radius, weight) for radius, weight in itertools.product([0.05, 0.1, 0.2], [0.3, 1.0, 3.0])]
-    return _budget(sarsa, 400_000, [_fast(n_envs, clip_range=0.2), _fast(n_envs, clip_range=0.4)], 20)
+    sarl = [_adversary(n_envs, coherent=True, clip_range=clip_range) for clip_range in (0.2, 0.4)]
+    paad = [_adversary(n_envs, coherent=coherent, clip_range=0.4) for coherent in (False, True)]
+    return _budget(sarsa, 400_000, sarl, paad, 20)
 
 
-def _fast(n_envs: int, **changes: Any) -> dict[str, Any]:
-    """PPO's settings for an adversary that learns in few steps and little time."""
-    return {"learning_rate": 1e-3, "n_steps": _rollout(n_envs, 256), "batch_size": 256, **changes}
+def _adversary(n_envs: int, coherent: bool, clip_range: float) -> dict[str, Any]:
+    """
+    PPO's settings for an adversary that learns in few steps and little time.
+
+    :param n_envs: Number of environments.
+    :param coherent: Whether it explores by gSDE, whose noise depends on the state and stays for some steps. Independent
+        noise of each step and feature averages out before it harms the victim, so that SA-RL often never finds out what
+        does.
+    :param clip_range: PPO's.
+    """
+    exploration = {"use_sde": True, "sde_sample_freq": 8, "policy_kwargs": {"log_std_init": -1.0}} if coherent else {}
+    rollout = {"n_steps": _rollout(n_envs, 256), "batch_size": 256}
+    return {"learning_rate": 1e-3, "clip_range": clip_range, **rollout, **exploration}
 
 
 def _rollout(n_envs: int, batch_size: int) -> int:
@@ -138,17 +150,18 @@ def _paper(task: str, robust_victim: bool, n_envs: int) -> Budget:
             [True, False], [0.2, 0.4], [0.0, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3], policy_rates, value_rates
         )
     ]
-    return _budget(sarsa, steps, adversaries, 50)
+    return _budget(sarsa, steps, adversaries, adversaries, 50)  # no grid is published for PA-AD
 
 
-def _budget(sarsa: list[Member], steps: int, adversaries: list[dict[str, Any]], n_episodes: int) -> Budget:
-    """With the same settings for SA-RL's adversary and PA-AD's director, for which no grid is published."""
+def _budget(
+    sarsa: list[Member], steps: int, sarl: list[dict[str, Any]], paad: list[dict[str, Any]], n_episodes: int
+) -> Budget:
     members = {
         RobustSarsa.name: sarsa,
         SarsaMAD.name: [Member(SarsaMAD.name, 0, {"rho": rho}) for rho in _RHOS],
+        SARL.name: [Member(SARL.name, steps, settings) for settings in sarl],
+        PAAD.name: [Member(PAAD.name, steps, settings) for settings in paad],
     }
-    for attack in (SARL.name, PAAD.name):
-        members[attack] = [Member(attack, steps, settings) for settings in adversaries]
     return Budget(members, n_episodes)
 
 
