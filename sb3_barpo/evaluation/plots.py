@@ -1,16 +1,17 @@
-"""A report in pictures. They need matplotlib, which is imported only when one is drawn."""
+"""A report and an episode in pictures. They need matplotlib, which is imported only when one is drawn."""
 
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sb3_barpo.evaluation.tables import counted
+from sb3_barpo.evaluation.tables import counted, number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from sb3_barpo.evaluation.report import RobustnessReport
+    from sb3_barpo.evaluation.trace import Trace
 
 #: Okabe and Ito's colours, which the colour-blind tell apart; without the yellow, too pale for lines.
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
@@ -76,7 +77,57 @@ def worst_case_by_epsilon(report: "RobustnessReport") -> "Figure":
     return figure
 
 
-def _canvas(width: float) -> "tuple[Figure, Axes]":
+def plot_trace(clean: "Trace", attacked: "Trace", title: str) -> "Figure":
+    """
+    :param clean: An episode without an attack.
+    :param attacked: The episode of the same seed under attack.
+    :param title: What stands above.
+    :return: Above, what the attack added to each feature at each step, in units of ε; below, the reward summed up so
+        far, with and without the attack. Observations of several dimensions are flattened to features.
+    :raises ImportError: if matplotlib is not installed.
+    :raises ValueError: if the seeds differ.
+    """
+    if clean.seed != attacked.seed:
+        raise ValueError(
+            f"Both traces must be of one episode, but their seeds are {clean.seed} and {attacked.seed}. "
+            "Trace one seed twice, without the attack and with it."
+        )
+    steps = len(attacked.rewards)
+    shares = attacked.perturbations.reshape(steps, -1).T / (attacked.epsilon or 1.0)  # all 0 where ε is
+    many = len(shares) > 40
+    rows = 4.8 if many else max(0.16 * len(shares), 1.6)  # height in inches
+    figure, (top, bottom) = _canvas(8.6, rows + 3.1, nrows=2, sharex=True, gridspec_kw={"height_ratios": [rows, 1.9]})
+    picture = top.imshow(
+        shares,
+        cmap="RdBu_r",
+        vmin=-1,
+        vmax=1,
+        aspect="auto",
+        interpolation="antialiased" if many else "nearest",  # sharp where there is a pixel for each feature
+        extent=(0, steps, len(shares) - 0.5, -0.5),
+    )
+    top.set_facecolor("0.93")  # of the time after the attacked episode's end
+    top.set_title(title, loc="left")
+    top.set_ylabel("feature")
+    for axis in (top.yaxis, top.xaxis):
+        axis.get_major_locator().set_params(integer=True)
+    figure.colorbar(picture, ax=top, label="δ / ε", ticks=[-1, 0, 1], pad=0.01, aspect=12.5 * rows)
+    for trace, colour in zip((clean, attacked), COLOURS, strict=False):
+        length, sums = len(trace.rewards), np.concatenate([[0.0], np.cumsum(trace.rewards)])
+        label = f"{trace.attack}: {number(sums[-1])} in {length} steps"
+        bottom.plot(sums, color=colour, lw=2.2, label=label)
+        bottom.plot(length, sums[-1], "o", color=colour, ms=6, clip_on=False, zorder=3)
+    bottom.set_xlim(0, max(len(clean.rewards), steps))
+    bottom.set_xlabel("step")
+    bottom.set_ylabel("reward so far")
+    bottom.grid(axis="y", alpha=0.25)
+    # Above the axes, where no line can lie behind it.
+    bottom.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0, ncols=2, frameon=False)
+    return figure
+
+
+def _canvas(width: float, height: float = 4.0, **grid: Any) -> "tuple[Figure, Any]":
+    """A figure and its axes: one, or as many as the grid, arguments of ``Figure.subplots``, has."""
     try:
         import matplotlib
         from matplotlib.figure import Figure
@@ -84,8 +135,8 @@ def _canvas(width: float) -> "tuple[Figure, Axes]":
         raise ImportError('Pictures need matplotlib: pip install "sb3-barpo[plots]"') from error
     # A Figure of its own: no pyplot, whose windows and state are the user's.
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(width, 4.0), dpi=150, layout="constrained")
-        return figure, figure.add_subplot()
+        figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
+        return figure, figure.subplots(**grid)
 
 
 def _finish(axes: "Axes", title: str) -> None:

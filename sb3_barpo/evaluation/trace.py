@@ -1,0 +1,114 @@
+"""One episode under attack, step by step."""
+
+from typing import Any, NamedTuple, cast
+
+import gymnasium as gym
+import numpy as np
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
+
+from sb3_barpo.adversary import check_observation_space
+from sb3_barpo.attacks import Attack, LearnedAttack
+from sb3_barpo.attacks.learned import check_clean_env
+from sb3_barpo.attacks.victim import undisturbed
+from sb3_barpo.evaluation.episodes import run_episodes
+from sb3_barpo.evaluation.report import NATURAL
+
+
+class Trace(NamedTuple):
+    """
+    An episode of T steps. The last observation, on which nobody acts any more, is not in it.
+
+    :param attack: Name of the attack, ``"natural"`` for none.
+    :param epsilon: Its strength, 0 for none.
+    :param seed: Seed of the episode.
+    :param observations: Clean, in units of what the policy sees, shape ``(T, *obs)``.
+    :param perturbations: What the attack added to them, shape ``(T, *obs)``.
+    :param rewards: Rewards, not normalised, shape ``(T,)``.
+    """
+
+    attack: str
+    epsilon: float
+    seed: int
+    observations: np.ndarray
+    perturbations: np.ndarray
+    rewards: np.ndarray
+
+
+def trace_episode(
+    model: OnPolicyAlgorithm,
+    env: gym.Env[Any, Any] | VecEnv,
+    attack: Attack | None,
+    seed: int,
+    deterministic: bool = True,
+) -> Trace:
+    """
+    Follow the episode that :func:`sb3_barpo.evaluation.evaluate_robustness` has with the same seed, one episode and
+    the same environments.
+
+    :param model: The agent, any SB3 on-policy one with a feed-forward policy.
+    :param env: Its environment, as for ``evaluate_robustness``. Of several, the first is followed.
+    :param attack: The attack, fitted if it is learned; ``None`` for the natural episode.
+    :param seed: Seed of the episode.
+    :param deterministic: Whether the agent takes its most likely action.
+    :return: The episode. Its rewards sum up to the report's return, unless a wrapper around ``Monitor`` changes them.
+    :raises ValueError: if spaces differ from the model's, the environment is under attack already, or the attack is
+        not fitted, or fitted on another victim.
+    :raises TypeError: if the observation space cannot be attacked.
+    """
+    venv = BaseAlgorithm._wrap_env(env)
+    check_observation_space(model.observation_space)
+    check_clean_env(model, venv)
+    if isinstance(attack, LearnedAttack):
+        attack.check_victim(model, venv)
+    actor, stage = _Actor(model), _Stage(venv)
+    with undisturbed(model, venv):
+        run_episodes(cast(OnPolicyAlgorithm, actor), attack, stage, 1, seed, deterministic)
+    observations = np.stack(stage.observations[:-1])  # the last one begins the next episode
+    return Trace(
+        NATURAL if attack is None else attack.name,
+        0.0 if attack is None else attack.epsilon,
+        seed,
+        observations,
+        np.stack(actor.seen) - observations,
+        np.array(stage.rewards),
+    )
+
+
+class _Actor:
+    """A model that keeps what it is shown of the first environment."""
+
+    def __init__(self, model: OnPolicyAlgorithm) -> None:
+        self._model = model
+        self.seen: list[np.ndarray] = []
+
+    def predict(self, observation: np.ndarray, *args: Any, **kwargs: Any) -> Any:
+        self.seen.append(observation[0].copy())
+        return self._model.predict(observation, *args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+
+class _Stage(VecEnvWrapper):
+    """Environments that keep what the first of them shows and gives."""
+
+    def __init__(self, venv: VecEnv) -> None:
+        super().__init__(venv)
+        self.observations: list[np.ndarray] = []
+        self.rewards: list[float] = []
+
+    def reset(self) -> np.ndarray:
+        return self._keep(self.venv.reset())
+
+    def step_wait(self) -> VecEnvStepReturn:
+        observations, rewards, dones, infos = self.venv.step_wait()
+        self.rewards.append(float(rewards[0]))
+        return self._keep(observations), rewards, dones, infos
+
+    def _keep(self, observations: Any) -> np.ndarray:
+        batch = np.asarray(observations)
+        self.observations.append(batch[0].copy())
+        return batch
