@@ -109,8 +109,9 @@ def plot_trace(clean: "Trace", attacked: "Trace", title: str) -> "Figure":
     top.set_facecolor("0.93")  # of the time after the attacked episode's end
     top.set_title(title, loc="left")
     top.set_ylabel("feature")
-    top.yaxis.get_major_locator().set_params(integer=True)
-    figure.colorbar(picture, ax=top, label="δ / ε", ticks=[-1, 0, 1], pad=0.01)
+    for axis in (top.yaxis, top.xaxis):
+        axis.get_major_locator().set_params(integer=True)
+    figure.colorbar(picture, ax=top, label="δ / ε", ticks=[-1, 0, 1], pad=0.01, aspect=12.5 * rows)
     for trace, colour in zip((clean, attacked), COLOURS, strict=False):
         length, sums = len(trace.rewards), np.concatenate([[0.0], np.cumsum(trace.rewards)])
         label = f"{trace.attack}: {number(sums[-1])} in {length} steps"
