@@ -84,8 +84,9 @@ def evaluate(
 
 
 def _strengths(epsilon: Sequence[float]) -> list[float]:
-    (largest, *others) = sorted(epsilon, reverse=True)
-    return [*sorted(others), largest] if others else [round(largest * share, 10) for share in (1 / 3, 2 / 3, 1)]
+    if len(epsilon) > 1:
+        return sorted(epsilon)
+    return [*(float(f"{epsilon[0] * share:.3g}") for share in (1 / 3, 2 / 3)), epsilon[0]]
 
 
 def _trial(
