@@ -11,11 +11,11 @@ from gymnasium import spaces
 from helpers import make_envs
 from linear_system import CONTRACTION, COST, DRIFT, PUSH, controller, damage, play, returns_of, systems
 from stable_baselines3 import PPO
-from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+from stable_baselines3.common.vec_env import VecNormalize
 from torch.nn.functional import mse_loss
-from victims import linear_victim, victim
+from victims import victim
 
-from sb3_barpo.adversary import Ball, L2Ball, LinfBall, QNetwork
+from sb3_barpo.adversary import Ball, L2Ball, LinfBall
 from sb3_barpo.attacks import (
     ATTACKS,
     MAD,
@@ -150,80 +150,6 @@ def test_the_action_value_is_the_analytic_one(monkeypatch: pytest.MonkeyPatch) -
         learned = scale * attack.q.net(seen[0].inputs).squeeze(1).numpy()
     assert np.corrcoef(learned, expected)[0, 1] > 0.99
     assert np.abs(learned - expected).mean() < 0.03 * np.abs(expected).mean()
-
-
-class Countdown(gym.Env[np.ndarray, np.ndarray]):
-    """Shows the number of the episode and the time. Episodes take three steps; every other one ends by a time limit."""
-
-    observation_space = spaces.Box(-np.inf, np.inf, (2,), np.float64)
-    action_space = spaces.Box(-1, 1, (1,))
-
-    def __init__(self, reward: float = 1.0) -> None:
-        self.episode, self.reward = -1, reward
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        super().reset(seed=seed)
-        self.episode, self.time = self.episode + 1, 0
-        return np.array([self.episode, 0.0]), {}
-
-    def step(self, action: np.ndarray) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        assert self.action_space.contains(action)
-        self.time += 1
-        done, by_limit = self.time == 3, self.episode % 2 == 1
-        look = np.array([self.episode, float(self.time)])
-        return look, self.reward * self.time, done and not by_limit, done and by_limit, {}
-
-
-def collect(total_timesteps: int, n_envs: int, reward: float = 1.0) -> Transitions:
-    """Of a victim that does 10 · episode + time, without noise to speak of."""
-    model = linear_victim([10.0, 1.0])
-    with th.no_grad():
-        model.policy.log_std.fill_(-30)
-    venv = DummyVecEnv([lambda: Countdown(reward)] * n_envs)
-    return _collect(model, QNetwork(model.observation_space, model.action_space), venv, total_timesteps, 0.5)
-
-
-def known(episode: int, time: int) -> list[float]:
-    return [episode, time, 10 * episode + time]
-
-
-@pytest.mark.parametrize("n_envs", [1, 2])
-def test_each_action_keeps_its_true_successor(n_envs: int) -> None:
-    """Actions as the policy emits them, beyond the space; the successor of a time limit is the episode's last state."""
-    data = collect(12 * n_envs, n_envs)
-    steps = [(episode, time) for episode in range(4) for time in range(3)]
-    of_each_env = np.repeat([known(*step) for step in steps], n_envs, axis=0)
-    np.testing.assert_allclose(data.inputs, of_each_env, atol=1e-4)
-    ended = np.repeat([episode % 2 == 0 and time == 2 for episode, time in steps], n_envs)
-    np.testing.assert_array_equal(data.continues, ~ended)
-    then = np.repeat([known(episode, time + 1) for episode, time in steps], n_envs, axis=0)
-    np.testing.assert_allclose(data.successors[~ended], then[~ended], atol=1e-4)
-
-
-def test_rewards_are_divided_by_the_deviation_of_the_discounted_return() -> None:
-    """Rewards 1, 2, 3 at discount 1/2 have the running returns 1, 2.5, 4.25."""
-    scaled = np.tile([1, 2, 3], 4) / np.std([1, 2.5, 4.25])
-    np.testing.assert_allclose(collect(12, 1).rewards, scaled, rtol=1e-6)
-    np.testing.assert_allclose(collect(12, 1, reward=1e4).rewards, scaled, rtol=1e-6)
-
-
-def test_rewards_that_are_always_0_stay_0() -> None:
-    assert not collect(12, 1, reward=0.0).rewards.any()
-
-
-def test_single_rewards_far_off_the_scale_are_cut_off() -> None:
-    class Jackpot(Countdown):
-        def step(self, action: np.ndarray) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-            look, _, terminated, truncated, info = super().step(action)
-            return look, float(self.episode == self.time == 2), terminated, truncated, info
-
-    model = linear_victim([10.0, 1.0])
-    q = QNetwork(model.observation_space, model.action_space)
-    assert _collect(model, q, DummyVecEnv([Jackpot]), 900, 0.5).rewards.max() == 10
-
-
-def test_steps_are_rounded_up_to_whole_rounds_of_the_environments() -> None:
-    assert [len(column) for column in collect(5, 2)] == [6, 6, 6, 6]
 
 
 # --- the ball and the bounds
