@@ -190,14 +190,21 @@ class LearnedAttack(Attack):
             )
         origin = Origin(**record["origin"])
         ball = _BALLS[record["ball"]["kind"]](record["ball"]["scale"])
-        attack = kind._restore(model, record["epsilon"], ball, origin.seed, record["settings"], io.BytesIO(weights))
+        arguments = {
+            "model": model,
+            "epsilon": record["epsilon"],
+            "ball": ball,
+            "seed": origin.seed,
+            **record["settings"],
+        }
+        attack = kind._restore(arguments, io.BytesIO(weights))
         attack.origin, attack.transfer = origin, transfer
         attack.check_victim(model)
         return attack  # type: ignore[return-value]
 
     @abstractmethod
     def _settings(self) -> dict[str, Any]:
-        """:return: Arguments that :meth:`_restore` needs, such as JSON can hold."""
+        """:return: Arguments of the class, such as JSON can hold."""
 
     @abstractmethod
     def _save_weights(self, file: io.BytesIO) -> None:
@@ -205,16 +212,12 @@ class LearnedAttack(Attack):
 
     @classmethod
     @abstractmethod
-    def _restore(
-        cls,
-        model: OnPolicyAlgorithm,
-        epsilon: float,
-        ball: Ball,
-        seed: int | None,
-        settings: dict[str, Any],
-        weights: io.BytesIO,
-    ) -> "LearnedAttack":
-        """:return: The attack with what it had learned."""
+    def _restore(cls, arguments: dict[str, Any], weights: io.BytesIO) -> "LearnedAttack":
+        """
+        :param arguments: Arguments of the class, with what :meth:`_settings` gave.
+        :param weights: What :meth:`_save_weights` wrote.
+        :return: The attack with what it had learned.
+        """
 
 
 def check_clean_env(model: OnPolicyAlgorithm, venv: VecEnv) -> None:

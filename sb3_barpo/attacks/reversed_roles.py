@@ -138,20 +138,12 @@ class PolicyAttack(LearnedAttack):
         self.adversary_model.save(file)
 
     @classmethod
-    def _restore(
-        cls,
-        model: OnPolicyAlgorithm,
-        epsilon: float,
-        ball: Ball,
-        seed: int | None,
-        settings: dict[str, Any],
-        weights: io.BytesIO,
-    ) -> "PolicyAttack":
-        algorithm = locate(settings["algorithm"])
+    def _restore(cls, arguments: dict[str, Any], weights: io.BytesIO) -> "PolicyAttack":
+        algorithm = locate(arguments["algorithm"])
         if algorithm is None:
-            raise ValueError(f"The attack was trained by {settings['algorithm']}, which is not installed here.")
-        attack = cls(model, epsilon, ball=ball, seed=seed, **{**settings, "algorithm": algorithm})
-        attack.adversary_model = attack.algorithm.load(weights, device=model.device)
+            raise ValueError(f"The attack was trained by {arguments['algorithm']}, which is not installed here.")
+        attack = cls(**{**arguments, "algorithm": algorithm})
+        attack.adversary_model = attack.algorithm.load(weights, device=attack.model.device)
         return attack
 
 

@@ -141,17 +141,9 @@ class RobustSarsa(LearnedAttack, GradientAttack):
         th.save(self.q.state_dict(), file)
 
     @classmethod
-    def _restore(
-        cls,
-        model: OnPolicyAlgorithm,
-        epsilon: float,
-        ball: Ball,
-        seed: int | None,
-        settings: dict[str, Any],
-        weights: io.BytesIO,
-    ) -> "RobustSarsa":
-        attack = cls(model, epsilon, ball=ball, seed=seed, **settings)
-        attack.q.load_state_dict(th.load(weights, map_location=model.device, weights_only=True))
+    def _restore(cls, arguments: dict[str, Any], weights: io.BytesIO) -> "RobustSarsa":
+        attack = cls(**arguments)
+        attack.q.load_state_dict(th.load(weights, map_location=attack.model.device, weights_only=True))
         return attack
 
 
