@@ -1,5 +1,6 @@
 """Agents from files: found, recognised, normalised as they were, or refused with a word on why."""
 
+import copy
 import io
 import json
 import shutil
@@ -8,6 +9,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 from helpers import TINY, same
@@ -193,6 +195,19 @@ def test_rl_zoo_s_layout(name: str, stored: Path, tmp_path: Path) -> None:
     folder = zoo_folder(stored, tmp_path, CONFIG.format(**UNCHANGED))
     assert load_agent(folder / name, ENV).name == f"{ENV}_1"
     assert mean_of(folder / name) == 5.0
+
+
+def test_a_slash_in_the_environment_s_id_is_a_dash_in_rl_zoo_s_files(
+    stored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = copy.copy(gym.spec(ENV))
+    spec.namespace = "Tests"
+    monkeypatch.setitem(gym.registry, "Tests/Pendulum-v1", spec)
+    place(stored, tmp_path / "run" / "Tests-Pendulum-v1.zip")
+    save_statistics(tmp_path / "run" / "Tests-Pendulum-v1" / "vecnormalize.pkl", 5.0)
+    name, _, venv = load_agent(tmp_path / "run", "Tests/Pendulum-v1")
+    assert name == "run"
+    assert isinstance(venv, VecNormalize)
 
 
 @pytest.mark.parametrize(
