@@ -1,50 +1,44 @@
-"""Trained agents as they lie in folders: which algorithm, which statistics, which environment."""
+"""Agents found in files, with the environments that they know."""
 
+import json
 import re
-from collections.abc import Callable
+import zipfile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
-from stable_baselines3.common.save_util import load_from_zip_file
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from sb3_barpo.arpo import ARPO
 from sb3_barpo.barpo import BARPO
 
-#: Files of agents that are called after their folder.
-_PLAIN = ["agent", "best_model", "model"]
-#: What the RL Zoo's configuration may put around an environment and is not rebuilt here.
-_WRAPPERS = re.compile(r"^[\s-]*(env_wrapper|vec_env_wrapper|frame_stack)\W+(?!null|None)(\w\S*)", re.MULTILINE)
-
-
-def _trpo() -> type[OnPolicyAlgorithm]:
-    try:
-        from sb3_contrib import TRPO
-    except ImportError as error:
-        raise ValueError("The agent was trained by TRPO, which needs sb3_contrib: pip install sb3_contrib") from error
-    return TRPO
-
-
-#: The algorithms whose agents can be loaded.
-ALGORITHMS: dict[str, Callable[[], type[OnPolicyAlgorithm]]] = {
-    "ppo": lambda: PPO,
-    "a2c": lambda: A2C,
-    "trpo": _trpo,
-    "arpo": lambda: ARPO,
-    "barpo": lambda: BARPO,
+#: The algorithms whose agents can be loaded, by their names. TRPO is imported only when an agent needs it.
+ALGORITHMS: dict[str, type[OnPolicyAlgorithm] | None] = {
+    "ppo": PPO,
+    "a2c": A2C,
+    "trpo": None,
+    "arpo": ARPO,
+    "barpo": BARPO,
 }
+#: Names of files that say nothing about the agent in them.
+_COMMON = ["agent", "best_model", "model"]
+#: What RL Zoo's records say of environments that ``make_vec_env`` alone does not make: a key and its value, in YAML's
+#: two ways, ``key: value`` and the list of pairs that an OrderedDict becomes.
+_CHANGED = re.compile(
+    r"""^[\s-]*['"]?(env_wrapper|vec_env_wrapper|frame_stack|env_kwargs)['"]?(?::|\s*\n)[\s-]*(\S+)""", re.MULTILINE
+)
+_NOTHING = {"null", "~", "None", "[]", "{}"}
 
 
 class LoadedAgent(NamedTuple):
     """
-    An agent and where it acts.
+    An agent, ready to be evaluated.
 
-    :param name: What it is called in tables.
-    :param model: The agent.
-    :param venv: Its environments, with its statistics of ``VecNormalize``, frozen.
+    :param name: The file's name, or its folder's where the file's says nothing.
+    :param model: The agent, on the CPU.
+    :param venv: Its environments, normalised by the agent's statistics, which are frozen.
     """
 
     name: str
@@ -53,92 +47,174 @@ class LoadedAgent(NamedTuple):
 
 
 def load_agent(
-    path: str | Path, env_id: str, n_envs: int = 1, algo: str | None = None, vec_normalize: str | Path | None = None
+    path: str | Path,
+    env_id: str,
+    n_envs: int = 1,
+    algo: str | None = None,
+    vec_normalize: str | Path | None = None,
 ) -> LoadedAgent:
     """
-    Load an agent of SB3's PPO or A2C, sb3-contrib's TRPO, or of this package, with its environment. Such files are
-    pickled: load only what you trust.
+    Load an agent that SB3, RL Zoo or this package has stored. Models and statistics are pickles, which can run any
+    code: load only files that you trust.
 
-    :param path: Its file, or a folder that holds ``agent.zip``, ``best_model.zip`` or ``model.zip``.
-    :param env_id: Id of its environment.
-    :param n_envs: Number of environments.
-    :param algo: Its algorithm, where the file does not tell.
-    :param vec_normalize: File of the statistics of ``VecNormalize``, ``"none"`` for none. By default they are looked
-        for beside the agent, and where the RL Zoo stores them.
-    :return: The agent.
-    :raises ValueError: if the file holds no agent that can be attacked, or one that does not fit the environment.
-    :raises TypeError: if the policy is recurrent.
-    :raises OSError: if a file cannot be read.
+    :param path: A ``.zip`` file, its path without the ending, or a folder with ``agent.zip``, ``best_model.zip``,
+        ``model.zip`` or ``<env_id>.zip``; the first of them.
+    :param env_id: Id of the environment that the agent was trained on.
+    :param n_envs: Number of environments that step together.
+    :param algo: ``"ppo"``, ``"a2c"``, ``"trpo"``, ``"arpo"`` or ``"barpo"``; by default what the file's content tells.
+        ARPO's and BARPO's files look alike and act alike: both are loaded as BARPO.
+    :param vec_normalize: File with the statistics of ``VecNormalize``, ``"none"`` for none. By default those that lie
+        beside the agent under a usual name, or in RL Zoo's place, if any.
+    :return: The agent with its environments.
+    :raises OSError: if there is no agent, or no statistics where they are said to be.
+    :raises ValueError: for an unknown algorithm, no environments, a file that holds no agent, or none that fits the environment or the
+        statistics, or an agent of RL Zoo whose environment was wrapped or given arguments.
+    :raises TypeError: for a recurrent policy.
     """
-    file = _file(Path(path))
-    algorithm = _algorithm(file, algo)
-    statistics = _statistics(file, env_id) if vec_normalize is None else Path(vec_normalize)
-    venv: VecEnv = make_vec_env(env_id, n_envs=n_envs)
-    if statistics is not None and str(statistics) != "none":
-        try:
-            venv = VecNormalize.load(str(statistics), venv)
-        except (AssertionError, ValueError) as error:
-            raise ValueError(f"The statistics in {str(statistics)!r} do not fit {env_id}: {error}") from error
-        venv.training = venv.norm_reward = False
-    try:
-        model = algorithm.load(file, env=venv, device="cpu")
-    except ValueError as error:
-        raise ValueError(f"The agent {str(file)!r} does not fit {env_id}: {error}") from error
-    name = file.parent.resolve().name if file.stem in (*_PLAIN, env_id) else file.stem
-    return LoadedAgent(name, model, venv)
-
-
-def _file(path: Path) -> Path:
-    if path.is_dir():
-        found = [path / f"{stem}.zip" for stem in _PLAIN if (path / f"{stem}.zip").is_file()]
-        if not found:
-            raise FileNotFoundError(
-                f"The folder {str(path)!r} holds none of {', '.join(f'{stem}.zip' for stem in _PLAIN)}. Name the "
-                "agent's file."
-            )
-        return found[0]
-    for candidate in (path, path.with_name(f"{path.name}.zip")):
-        if candidate.is_file():
-            return candidate
-    raise FileNotFoundError(f"There is no agent at {str(path)!r}.")
-
-
-def _algorithm(file: Path, algo: str | None) -> type[OnPolicyAlgorithm]:
-    try:
-        data, _, _ = load_from_zip_file(file, device="cpu")
-    except ValueError as error:
-        raise ValueError(f"{str(file)!r} is no model of SB3: {error}") from error
-    if not data or "policy_class" not in data:
-        raise ValueError(f"{str(file)!r} is no model of SB3: it holds no settings. Give what an agent's save() wrote.")
-    if "Recurrent" in data["policy_class"].__name__:
-        raise TypeError(f"The agent {str(file)!r} has a recurrent policy, which cannot be attacked yet.")
     if algo is not None and algo not in ALGORITHMS:
         raise ValueError(f"Unknown algorithm {algo!r}. Choose from {', '.join(ALGORITHMS)}.")
-    return ALGORITHMS[algo or _guess(data, file)]()
+    if n_envs < 1:
+        raise ValueError(f"n_envs must be at least 1, but it is {n_envs}. 8 is usual.")
+    file = _find(Path(path), env_id)
+    settings = _settings(file)
+    kind = _algorithm(_recognized(file, settings) if algo is None else algo)
+    zoo = file.parent / _plain(env_id)
+    _check_unchanged(file, [file.parent, zoo])
+    statistics = _statistics(file, zoo, vec_normalize)
+    venv = make_vec_env(env_id, n_envs)
+    try:
+        if statistics is not None:
+            venv = _normalized(venv, statistics, env_id)
+        return LoadedAgent(_name(file, env_id), _loaded(kind, file, venv, env_id), venv)
+    except BaseException:
+        venv.close()
+        raise
 
 
-def _guess(data: dict[str, Any], file: Path) -> str:
-    """SB3's files do not name their algorithm, but their settings do."""
-    if "kappa" in data:
-        return "barpo"  # or ARPO, which acts in the same way
-    for setting, algo in (("cg_max_steps", "trpo"), ("clip_range", "ppo"), ("gae_lambda", "a2c")):
-        if setting in data:
-            return algo
+def _plain(env_id: str) -> str:
+    """The environment's name in RL Zoo's files."""
+    return env_id.replace("/", "-")
+
+
+def _stem(file: Path) -> str:
+    return file.name.removesuffix(".zip")  # not Path.stem: a name may have dots of its own
+
+
+def _name(file: Path, env_id: str) -> str:
+    stem = _stem(file)
+    return file.resolve().parent.name if stem in [*_COMMON, _plain(env_id)] else stem
+
+
+def _find(path: Path, env_id: str) -> Path:
+    """The agent's file."""
+    # Before the folder, since RL Zoo puts a folder of the same name beside its agent.
+    for file in (path, Path(f"{path}.zip")):
+        if file.is_file():
+            return file
+    names = [f"{stem}.zip" for stem in [*_COMMON, _plain(env_id)]]
+    for name in names:
+        if (path / name).is_file():
+            return path / name
+    if path.is_dir():
+        raise FileNotFoundError(f"The folder {str(path)!r} holds none of {', '.join(names)}. Name the agent's file.")
+    raise FileNotFoundError(f"There is no agent {str(path)!r}. Name a .zip file that model.save has written.")
+
+
+def _settings(file: Path) -> set[str]:
+    """Names of the settings that are stored with an agent of a feed-forward policy."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            settings = set(json.loads(archive.read("data")))
+            weights = archive.read("policy.pth")
+    except (zipfile.BadZipFile, KeyError, ValueError) as error:
+        raise ValueError(
+            f"{str(file)!r} is no model of Stable-Baselines3: {error}. Name a .zip file that model.save has written."
+        ) from error
+    # As RecurrentPPO calls its network. Its other settings are PPO's.
+    if b"lstm_actor" in weights:
+        raise TypeError(
+            f"{str(file)!r} holds an agent with a recurrent policy, which cannot be attacked. Take one with a "
+            "feed-forward policy, such as MlpPolicy."
+        )
+    return settings
+
+
+def _recognized(file: Path, settings: set[str]) -> str:
+    """The algorithm, which SB3's files do not name, by a setting that it alone has."""
+    if "kappa" in settings:
+        return "barpo"
+    if "cg_max_steps" in settings:
+        return "trpo"
+    if "clip_range" in settings:
+        return "ppo"
+    if "normalize_advantage" in settings and "batch_size" not in settings:
+        return "a2c"
     raise ValueError(
-        f"{str(file)!r} is of no on-policy algorithm that is known here ({', '.join(ALGORITHMS)}). If it is, name it "
-        "by algo."
+        f"{str(file)!r} does not look like an agent of {', '.join(ALGORITHMS)}, which are supported. If it is one, say "
+        "so by algo."
     )
 
 
-def _statistics(file: Path, env_id: str) -> Path | None:
-    folder = file.parent
-    zoo = folder / env_id
-    config = zoo / "config.yml"
-    if config.is_file() and (wrapper := _WRAPPERS.search(config.read_text(encoding="utf-8"))):
+def _algorithm(name: str) -> type[OnPolicyAlgorithm]:
+    known = ALGORITHMS[name]
+    if known is not None:
+        return known
+    try:
+        from sb3_contrib import TRPO
+    except ImportError as error:
+        raise ValueError("An agent of TRPO needs sb3_contrib: pip install sb3-contrib") from error
+    return TRPO
+
+
+def _check_unchanged(file: Path, folders: list[Path]) -> None:
+    """Refuse an agent whose environment RL Zoo has changed: it would be evaluated on another one."""
+    # A model from the Hugging Face Hub has the records beside it.
+    for record in (folder / name for folder in folders for name in ("config.yml", "args.yml")):
+        if not record.is_file():
+            continue
+        found = _CHANGED.findall(record.read_text(encoding="utf-8"))
+        changed = list(dict.fromkeys(key for key, value in found if value not in _NOTHING))
+        if changed:
+            raise ValueError(
+                f"{str(file)!r} was trained with {', '.join(changed)}, says {str(record)!r}, and such an environment "
+                "is not rebuilt here. Build it in Python and call evaluate_robustness(model, env)."
+            )
+
+
+def _statistics(file: Path, zoo: Path, given: str | Path | None) -> Path | None:
+    if given == "none":
+        return None
+    if given is not None:
+        if not Path(given).is_file():
+            raise FileNotFoundError(
+                f"There are no statistics {str(given)!r}. Name the file that VecNormalize.save has written, or 'none'."
+            )
+        return Path(given)
+    stem = _stem(file)
+    checkpoint = re.sub(r"_(\d+_steps)$", r"_vecnormalize_\1", stem)  # as SB3's CheckpointCallback names them
+    # The agent's own before those that several agents of one folder may share.
+    names = [f"{stem}-vecnormalize", f"{stem}_vecnormalize", checkpoint, "vecnormalize", "vec_normalize"]
+    places = [*(file.parent / f"{name}.pkl" for name in names), zoo / "vecnormalize.pkl"]
+    return next((place for place in places if place.is_file()), None)
+
+
+def _normalized(venv: VecEnv, statistics: Path, env_id: str) -> VecNormalize:
+    try:
+        layer = VecNormalize.load(str(statistics), venv)
+        layer.training = layer.norm_reward = False
+    except Exception as error:  # unpickling runs the file's own code
         raise ValueError(
-            f"The RL Zoo trained {str(file)!r} with {wrapper[1]} ({wrapper[2]}), which is not rebuilt here. Wrap the "
-            "environment likewise and call sb3_barpo.evaluation.evaluate_robustness."
-        )
-    names = ["vecnormalize.pkl", "vec_normalize.pkl", f"{file.stem}-vecnormalize.pkl", f"{file.stem}_vecnormalize.pkl"]
-    candidates = [*(folder / name for name in names), zoo / "vecnormalize.pkl"]
-    return next((candidate for candidate in candidates if candidate.is_file()), None)
+            f"The statistics {str(statistics)!r} do not fit {env_id}: {error}. Name the environment that the agent was "
+            "trained on, and by vec_normalize its own statistics, or 'none'."
+        ) from error
+    return layer
+
+
+def _loaded(kind: type[OnPolicyAlgorithm], file: Path, venv: VecEnv, env_id: str) -> OnPolicyAlgorithm:
+    try:
+        return kind.load(file, env=venv, device="cpu")
+    except Exception as error:  # unpickling runs the file's own code
+        raise ValueError(
+            f"Cannot load {str(file)!r} as {kind.__name__} for {env_id}: {error}. Name the environment that the agent "
+            "was trained on, and its algorithm by algo if it was not recognised."
+        ) from error

@@ -1,167 +1,308 @@
-"""Agents as they lie in folders: which algorithm, which statistics, which name; and what is refused."""
+"""Agents from files: found, recognised, normalised as they were, or refused with a word on why."""
 
+import copy
+import io
+import json
+import shutil
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
+import numpy as np
 import pytest
-from helpers import TINY
-from stable_baselines3 import A2C, DQN, PPO
+from helpers import TINY, same
+from stable_baselines3 import A2C, PPO, SAC
 from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.vec_env import VecNormalize, unwrap_vec_normalize
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_barpo import ARPO, BARPO
 from sb3_barpo.agents import load_agent
+from sb3_barpo.evaluation import evaluate_robustness
 
 ENV = "Pendulum-v1"
+#: As RL Zoo writes it: an OrderedDict, which PyYAML stores as a list of pairs.
+CONFIG = """!!python/object/apply:collections.OrderedDict
+- - - env_wrapper
+    - {env_wrapper}
+  - - frame_stack
+    - {frame_stack}
+  - - n_envs
+    - 1
+  - - vec_env_wrapper
+    - {vec_env_wrapper}
+"""
+UNCHANGED = {"env_wrapper": "null", "frame_stack": "null", "vec_env_wrapper": "[]"}
 
 
-def stored(path: Path, algorithm: Any = PPO, statistics: str | None = None, env: str = ENV) -> Path:
-    venv = VecNormalize(make_vec_env(env))
-    venv.obs_rms.mean += 5
-    algorithm("MlpPolicy", venv, device="cpu", seed=0).save(path)
-    if statistics is not None:
-        (path.parent / statistics).parent.mkdir(exist_ok=True)
-        venv.save(str(path.parent / statistics))
+def build(algorithm: type[OnPolicyAlgorithm] = PPO, env: Any = ENV) -> OnPolicyAlgorithm:
+    settings = {"device": "cpu", "seed": 3} if algorithm is A2C else TINY
+    return algorithm("MlpPolicy", env, **settings)
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A stored agent of PPO, to be copied."""
+    file = tmp_path_factory.mktemp("stored") / "agent.zip"
+    build().save(file)
+    return file
+
+
+def place(stored: Path, target: Path) -> Path:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(stored, target)
+    return target
+
+
+def save_statistics(path: Path, mean: float, env: str = ENV) -> Path:
+    """Statistics that can be told by their mean."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    layer = VecNormalize(make_vec_env(env))
+    layer.obs_rms.mean[:] = mean
+    layer.save(str(path))
     return path
 
 
-@pytest.mark.parametrize(
-    ("algorithm", "expected"), [(PPO, PPO), (A2C, A2C), (BARPO, BARPO), (ARPO, BARPO)], ids=lambda kind: kind.__name__
-)
-def test_the_file_tells_the_algorithm(algorithm: Any, expected: Any, tmp_path: Path) -> None:
-    """ARPO's agent acts the same as a BARPO."""
-    agent = load_agent(stored(tmp_path / "one.zip", algorithm), ENV, n_envs=2)
-    assert type(agent.model) is expected
-    assert agent.venv.num_envs == 2
-    assert agent.model.get_env() is agent.venv
+def mean_of(path: Path, **settings: Any) -> float | None:
+    """By which statistics the environments are normalised."""
+    venv = load_agent(path, ENV, **settings).venv
+    return float(venv.obs_rms.mean[0]) if isinstance(venv, VecNormalize) else None
 
 
-def test_trpo_of_sb3_contrib(tmp_path: Path) -> None:
+@pytest.mark.parametrize("algorithm", [PPO, A2C, BARPO])
+def test_the_algorithm_is_recognised_and_the_weights_are_the_file_s(
+    algorithm: type[OnPolicyAlgorithm], tmp_path: Path
+) -> None:
+    model = build(algorithm)
+    model.save(tmp_path / "it.zip")
+    name, loaded, venv = load_agent(tmp_path / "it.zip", ENV, n_envs=3)
+    assert name == "it"
+    assert type(loaded) is algorithm
+    assert same(loaded.policy.state_dict(), model.policy.state_dict())
+    assert loaded.get_env() is venv
+    assert venv.num_envs == 3
+    assert len(evaluate_robustness(loaded, venv, "random", n_eval_episodes=1).to_frame()) == 2
+
+
+def test_arpo_is_told_from_barpo_by_the_caller_alone(tmp_path: Path) -> None:
+    build(ARPO).save(tmp_path / "agent")
+    assert type(load_agent(tmp_path, ENV).model) is BARPO
+    assert type(load_agent(tmp_path, ENV, algo="arpo").model) is ARPO
+
+
+def test_trpo_with_and_without_sb3_contrib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     contrib = pytest.importorskip("sb3_contrib")
-    assert type(load_agent(stored(tmp_path / "one.zip", contrib.TRPO), ENV).model) is contrib.TRPO
+    contrib.TRPO("MlpPolicy", ENV, n_steps=32, batch_size=16, device="cpu").save(tmp_path / "agent")
+    assert type(load_agent(tmp_path, ENV).model) is contrib.TRPO
+    monkeypatch.setitem(sys.modules, "sb3_contrib", None)
+    with pytest.raises(ValueError, match="TRPO needs sb3_contrib: pip install sb3-contrib"):
+        load_agent(tmp_path, ENV)
 
 
-def test_one_may_name_the_algorithm(tmp_path: Path) -> None:
-    path = stored(tmp_path / "one.zip", BARPO)
-    assert type(load_agent(path, ENV, algo="ppo").model) is PPO
-    assert type(load_agent(path, ENV, algo="arpo").model) is ARPO
+def test_a_recurrent_policy_is_refused_whatever_it_is_called(tmp_path: Path) -> None:
+    contrib = pytest.importorskip("sb3_contrib")
+    contrib.RecurrentPPO("MlpLstmPolicy", ENV, n_steps=8, device="cpu").save(tmp_path / "agent")
+    for algo in (None, "ppo"):
+        with pytest.raises(TypeError, match=r"agent.zip' holds an agent with a recurrent policy.*feed-forward"):
+            load_agent(tmp_path, ENV, algo=algo)
+
+
+def test_an_agent_without_a_policy_gradient(tmp_path: Path) -> None:
+    SAC("MlpPolicy", ENV, buffer_size=10, device="cpu").save(tmp_path / "agent")
+    with pytest.raises(ValueError, match=r"does not look like an agent of ppo, a2c, trpo, arpo, barpo.*by algo"):
+        load_agent(tmp_path, ENV)
+    with pytest.raises(ValueError, match=r"Cannot load .* as PPO for Pendulum-v1: .*its algorithm by algo"):
+        load_agent(tmp_path, ENV, algo="ppo")
 
 
 @pytest.mark.parametrize(
-    ("file", "asked", "name"),
+    ("file", "given", "name"),
     [
-        ("one.zip", "one.zip", "one"),
-        ("one.zip", "one", "one"),
-        ("agent.zip", "agent.zip", "folder"),
-        ("agent.zip", ".", "folder"),
-        ("best_model.zip", ".", "folder"),
-        (f"{ENV}.zip", f"{ENV}.zip", "folder"),
+        ("mine-1.5.zip", "mine-1.5.zip", "mine-1.5"),
+        ("mine-1.5.zip", "mine-1.5", "mine-1.5"),
+        ("ann/agent.zip", "ann", "ann"),
+        ("ann/best_model.zip", "ann", "ann"),
+        ("ann/model.zip", "ann/model", "ann"),
+        (f"{ENV}_1/{ENV}.zip", f"{ENV}_1", f"{ENV}_1"),
     ],
 )
-def test_where_it_lies_and_what_it_is_called(file: str, asked: str, name: str, tmp_path: Path) -> None:
-    folder = tmp_path / "folder"
-    folder.mkdir()
-    stored(folder / file)
-    assert load_agent(folder / asked, ENV).name == name
+def test_where_an_agent_may_lie_and_how_it_is_called(
+    file: str, given: str, name: str, stored: Path, tmp_path: Path
+) -> None:
+    place(stored, tmp_path / file)
+    assert load_agent(tmp_path / given, ENV).name == name
+    assert load_agent(str(tmp_path / given), ENV).name == name
+
+
+def test_a_relative_path_has_a_folder_too(stored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place(stored, tmp_path / "ann" / "agent.zip")
+    monkeypatch.chdir(tmp_path / "ann")
+    assert load_agent("agent.zip", ENV).name == "ann"
+
+
+def test_of_several_agents_in_a_folder_the_first_name_counts(stored: Path, tmp_path: Path) -> None:
+    for name in ("model", "best_model"):
+        place(stored, tmp_path / f"{name}.zip")
+    build(A2C).save(tmp_path / "agent")
+    assert type(load_agent(tmp_path, ENV).model) is A2C
 
 
 @pytest.mark.parametrize(
-    "statistics", ["vecnormalize.pkl", "vec_normalize.pkl", "one-vecnormalize.pkl", f"{ENV}/vecnormalize.pkl"]
+    "name",
+    [
+        "vecnormalize.pkl",
+        "vec_normalize.pkl",
+        "rl_model_100_steps-vecnormalize.pkl",
+        "rl_model_100_steps_vecnormalize.pkl",
+        "rl_model_vecnormalize_100_steps.pkl",  # SB3's CheckpointCallback
+        f"{ENV}/vecnormalize.pkl",  # RL Zoo
+    ],
 )
-def test_the_statistics_beside_it(statistics: str, tmp_path: Path) -> None:
-    """The last is the RL Zoo's layout, imitated by hand."""
-    venv = load_agent(stored(tmp_path / "one.zip", statistics=statistics), ENV).venv
+def test_statistics_are_found_and_frozen(name: str, stored: Path, tmp_path: Path) -> None:
+    file = place(stored, tmp_path / "rl_model_100_steps.zip")
+    assert mean_of(file) is None
+    save_statistics(tmp_path / name, 7.0)
+    venv = load_agent(file, ENV).venv
     assert isinstance(venv, VecNormalize)
-    assert venv.obs_rms.mean == pytest.approx([5, 5, 5])  # type: ignore[union-attr]
+    assert (venv.obs_rms.mean == 7.0).all()
     assert not venv.training
     assert not venv.norm_reward
 
 
-def test_the_statistics_may_be_elsewhere_or_nowhere(tmp_path: Path) -> None:
-    path = stored(tmp_path / "one.zip", statistics="vecnormalize.pkl")
-    assert unwrap_vec_normalize(load_agent(path, ENV, vec_normalize="none").venv) is None
-    (tmp_path / "vecnormalize.pkl").rename(tmp_path / "elsewhere.pkl")
-    assert unwrap_vec_normalize(load_agent(path, ENV).venv) is None
-    assert unwrap_vec_normalize(load_agent(path, ENV, vec_normalize=tmp_path / "elsewhere.pkl").venv) is not None
+def test_the_agent_s_own_statistics_come_first_and_the_caller_s_before_them(stored: Path, tmp_path: Path) -> None:
+    file = place(stored, tmp_path / "it.zip")
+    save_statistics(tmp_path / "vecnormalize.pkl", 1.0)
+    save_statistics(tmp_path / "it-vecnormalize.pkl", 2.0)
+    assert mean_of(file) == 2.0
+    assert mean_of(file, vec_normalize=save_statistics(tmp_path / "others.pkl", 3.0)) == 3.0
+    assert mean_of(file, vec_normalize="none") is None
 
 
-CONFIG = """!!python/object/apply:collections.OrderedDict
-- - - batch_size
-    - 64
-  - - {key}
-    - {value}
-  - - n_envs
-    - 1
-"""
+def zoo_folder(stored: Path, tmp_path: Path, config: str) -> Path:
+    """RL Zoo's layout, imitated by hand: agent and best model above, statistics and settings in a folder below."""
+    folder = tmp_path / "logs" / "ppo" / f"{ENV}_1"
+    for name in (ENV, "best_model"):
+        place(stored, folder / f"{name}.zip")
+    save_statistics(folder / ENV / "vecnormalize.pkl", 5.0)
+    (folder / ENV / "config.yml").write_text(config)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["", ENV, f"{ENV}.zip", "best_model.zip"])
+def test_rl_zoo_s_layout(name: str, stored: Path, tmp_path: Path) -> None:
+    folder = zoo_folder(stored, tmp_path, CONFIG.format(**UNCHANGED))
+    assert load_agent(folder / name, ENV).name == f"{ENV}_1"
+    assert mean_of(folder / name) == 5.0
+
+
+def test_a_slash_in_the_environment_s_id_is_a_dash_in_rl_zoo_s_files(
+    stored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = copy.copy(gym.spec(ENV))
+    spec.namespace = "Tests"
+    monkeypatch.setitem(gym.registry, "Tests/Pendulum-v1", spec)
+    place(stored, tmp_path / "run" / "Tests-Pendulum-v1.zip")
+    save_statistics(tmp_path / "run" / "Tests-Pendulum-v1" / "vecnormalize.pkl", 5.0)
+    name, _, venv = load_agent(tmp_path / "run", "Tests/Pendulum-v1")
+    assert name == "run"
+    assert isinstance(venv, VecNormalize)
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("env_wrapper", "package.Wrapper"), ("vec_env_wrapper", "package.Wrapper"), ("frame_stack", "4")]
+    ("key", "value"),
+    [
+        ("env_wrapper", "sb3_contrib.common.wrappers.TimeFeatureWrapper"),
+        ("env_wrapper", "- gymnasium.wrappers.RescaleAction:\n          min_action: -2"),
+        ("vec_env_wrapper", "- stable_baselines3.common.vec_env.VecFrameStack:\n          n_stack: 4"),
+        ("frame_stack", "4"),
+    ],
 )
-def test_wrappers_of_the_rl_zoo_are_not_rebuilt(key: str, value: str, tmp_path: Path) -> None:
-    path = stored(tmp_path / f"{ENV}.zip", statistics=f"{ENV}/vecnormalize.pkl")
-    (tmp_path / ENV / "config.yml").write_text(CONFIG.format(key=key, value=value))
-    with pytest.raises(ValueError, match=rf"with {key} \({value}\), which is not rebuilt"):
-        load_agent(path, ENV)
+def test_a_wrapped_environment_of_rl_zoo_is_not_taken_for_a_plain_one(
+    key: str, value: str, stored: Path, tmp_path: Path
+) -> None:
+    folder = zoo_folder(stored, tmp_path, CONFIG.format(**(UNCHANGED | {key: value})))
+    with pytest.raises(ValueError, match=rf"trained with {key}, says .*config.yml.*evaluate_robustness"):
+        load_agent(folder, ENV)
 
 
-@pytest.mark.parametrize(("key", "value"), [("env_wrapper", "null"), ("normalize", "true")])
-def test_an_ordinary_configuration_of_the_rl_zoo(key: str, value: str, tmp_path: Path) -> None:
-    path = stored(tmp_path / f"{ENV}.zip", statistics=f"{ENV}/vecnormalize.pkl")
-    (tmp_path / ENV / "config.yml").write_text(CONFIG.format(key=key, value=value))
-    assert load_agent(path, ENV).name == tmp_path.name
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("n_envs: 1\nenv_wrapper: pkg.Wrapper\nframe_stack: 2\n", "trained with env_wrapper, frame_stack"),
+        ("env_kwargs:\n  g: 5.0\n", "trained with env_kwargs"),
+        ("env_wrapper: null\n'frame_stack': ~\n# env_wrapper: pkg.Wrapper\neval_env_kwargs: {'g': 1}\n", None),
+    ],
+)
+def test_records_beside_the_agent_in_yaml_s_plain_form(
+    text: str, says: str | None, stored: Path, tmp_path: Path
+) -> None:
+    place(stored, tmp_path / "agent.zip")
+    (tmp_path / "args.yml").write_text(text)
+    if says is None:
+        load_agent(tmp_path, ENV)
+    else:
+        with pytest.raises(ValueError, match=says):
+            load_agent(tmp_path, ENV)
 
 
-# --- refusals
-
-
-def test_no_file(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"There is no agent at .*nothing"):
-        load_agent(tmp_path / "nothing", ENV)
-    with pytest.raises(FileNotFoundError, match=r"holds none of agent.zip, best_model.zip, model.zip"):
+def test_no_agent_there(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"There is no agent '.*nobody'. Name a .zip file"):
+        load_agent(tmp_path / "nobody", ENV)
+    with pytest.raises(FileNotFoundError, match=rf"holds none of agent.zip, .*{ENV}.zip. Name the agent's file"):
         load_agent(tmp_path, ENV)
 
 
-def test_no_model(tmp_path: Path) -> None:
-    (tmp_path / "one.zip").write_text("no archive")
-    with pytest.raises(ValueError, match="is no model of SB3"):
-        load_agent(tmp_path / "one.zip", ENV)
-    with zipfile.ZipFile(tmp_path / "two.zip", "w") as archive:
-        archive.writestr("letter", "dear reader")
-    with pytest.raises(ValueError, match="is no model of SB3: it holds no settings"):
-        load_agent(tmp_path / "two.zip", ENV)
+def zipped(**files: bytes) -> bytes:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        for name, text in files.items():
+            archive.writestr(name.replace("_", "."), text)
+    return content.getvalue()
 
 
-def test_an_algorithm_that_is_not_known(tmp_path: Path) -> None:
-    DQN("MlpPolicy", "CartPole-v1", device="cpu", buffer_size=1).save(tmp_path / "one.zip")
-    with pytest.raises(ValueError, match=r"no on-policy algorithm that is known here \(ppo, a2c, trpo, arpo, barpo\)"):
-        load_agent(tmp_path / "one.zip", "CartPole-v1")
-    with pytest.raises(ValueError, match=r"Unknown algorithm 'dqn'. Choose from ppo, a2c"):
-        load_agent(tmp_path / "one.zip", "CartPole-v1", algo="dqn")
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"text",
+        zipped(readme_txt=b"hello"),
+        zipped(data=b"{broken", policy_pth=b""),
+        zipped(data=json.dumps({"clip_range": 1}).encode()),
+    ],
+    ids=["text", "no data", "no JSON", "no weights"],
+)
+def test_a_file_that_is_no_model(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "it.zip").write_bytes(content)
+    with pytest.raises(ValueError, match=r"it.zip' is no model of Stable-Baselines3: .*model.save"):
+        load_agent(tmp_path / "it.zip", ENV)
 
 
-def test_trpo_without_sb3_contrib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = stored(tmp_path / "one.zip")
-    monkeypatch.setitem(__import__("sys").modules, "sb3_contrib", None)
-    with pytest.raises(ValueError, match=r"needs sb3_contrib: pip install sb3_contrib"):
-        load_agent(path, ENV, algo="trpo")
+def test_unknown_algorithm(stored: Path) -> None:
+    with pytest.raises(ValueError, match=r"Unknown algorithm 'pop'. Choose from ppo, a2c, trpo, arpo, barpo"):
+        load_agent(stored, ENV, algo="pop")
 
 
-def test_a_recurrent_policy(tmp_path: Path) -> None:
-    contrib = pytest.importorskip("sb3_contrib")
-    contrib.RecurrentPPO("MlpLstmPolicy", ENV, **TINY).save(tmp_path / "one.zip")
-    with pytest.raises(TypeError, match="recurrent policy, which cannot be attacked yet"):
-        load_agent(tmp_path / "one.zip", ENV)
+def test_another_environment_than_the_agent_s(stored: Path) -> None:
+    with pytest.raises(ValueError, match=r"for CartPole-v1: Observation spaces do not match: .*\(3,\).* != .*\(4,\)"):
+        load_agent(stored, "CartPole-v1")
 
 
-def test_another_environment(tmp_path: Path) -> None:
-    path = stored(tmp_path / "one.zip")
-    with pytest.raises(ValueError, match=r"does not fit CartPole-v1: Observation spaces do not match"):
-        load_agent(path, "CartPole-v1")
+def test_statistics_that_do_not_fit(stored: Path, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"There are no statistics '.*absent.pkl'.*or 'none'"):
+        load_agent(stored, ENV, vec_normalize=tmp_path / "absent.pkl")
+    others = save_statistics(tmp_path / "others.pkl", 0.0, env="CartPole-v1")
+    with pytest.raises(ValueError, match=rf"others.pkl' do not fit {ENV}: .*\(4,\) != \(3,\).*by vec_normalize"):
+        load_agent(stored, ENV, vec_normalize=others)
+    others.write_bytes(b"text")
+    with pytest.raises(ValueError, match=f"others.pkl' do not fit {ENV}: "):
+        load_agent(stored, ENV, vec_normalize=others)
 
 
-def test_statistics_of_another_environment(tmp_path: Path) -> None:
-    stored(tmp_path / "other.zip", statistics="vecnormalize.pkl", env="CartPole-v1")
-    with pytest.raises(ValueError, match=r"statistics in .*vecnormalize.pkl' do not fit Pendulum-v1"):
-        load_agent(stored(tmp_path / "one.zip"), ENV)
+def test_observations_are_normalised_as_in_training(stored: Path, tmp_path: Path) -> None:
+    statistics = save_statistics(tmp_path / "statistics.pkl", 2.0)
+    venv = load_agent(stored, ENV, vec_normalize=statistics).venv
+    raw = make_vec_env(ENV)
+    for one in (venv, raw):
+        one.seed(4)
+    np.testing.assert_allclose(venv.reset(), raw.reset() - 2.0, rtol=1e-5)

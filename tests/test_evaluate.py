@@ -121,7 +121,8 @@ def test_what_it_can_be_told(agents: Path, tmp_path: Path, capsys: pytest.Captur
         (["--episodes", "0"], "n_eval_episodes must be at least 1"),
         (["--names", "a", "b"], "--names needs one name for each of the 1 agents"),
         (["--env", "Nowhere-v0"], "Nowhere"),
-        (["--env", "CartPole-v1", "--vec-normalize", "none"], "does not fit CartPole-v1"),
+        (["--env", "CartPole-v1", "--vec-normalize", "none"], "as PPO for CartPole-v1: Observation spac"),
+        (["--n-envs", "0"], "n_envs must be at least 1"),
         (["--vec-normalize", "nowhere.pkl"], "nowhere.pkl"),
     ],
 )

@@ -248,7 +248,11 @@ def test_a_file_that_is_no_attack(kind: Any, tmp_path: Path) -> None:
     victim().save(model)
     with zipfile.ZipFile(garbled, "w") as archive:
         archive.writestr("attack.json", "no JSON")
-    for path in (text, model, garbled):
+    older = tmp_path / "older.zip"
+    with zipfile.ZipFile(older, "w") as archive:
+        archive.writestr("attack.json", '{"attack": "sarl"}')
+        archive.writestr("weights", b"")
+    for path in (text, model, garbled, older):
         with pytest.raises(ValueError, match=rf"'.*{path.name}' is no stored attack \(.*\)\. Give the file"):
             kind.load(path, victim())
 

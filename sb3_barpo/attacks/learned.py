@@ -246,8 +246,12 @@ def _spaces(model: OnPolicyAlgorithm) -> str:
 def _read(path: str | Path) -> tuple[dict[str, Any], bytes]:
     try:
         with zipfile.ZipFile(path) as archive:
-            return json.loads(archive.read(_RECORD)), archive.read(_WEIGHTS)
+            record: dict[str, Any] = json.loads(archive.read(_RECORD))
+            weights = archive.read(_WEIGHTS)
+        if missing := {"attack", "epsilon", "ball", "spaces", "origin", "settings"} - record.keys():
+            raise KeyError(f"its record lacks {', '.join(sorted(missing))}")
     except (zipfile.BadZipFile, KeyError, ValueError) as error:
         raise ValueError(
             f"{str(path)!r} is no stored attack ({error}). Give the file that an attack's save() wrote."
         ) from error
+    return record, weights
