@@ -67,8 +67,8 @@ def load_agent(
         beside the agent under a usual name, or in RL Zoo's place, if any.
     :return: The agent with its environments.
     :raises OSError: if there is no agent, or no statistics where they are said to be.
-    :raises ValueError: for an unknown algorithm, no environments, a file that holds no agent, or none that fits the environment or the
-        statistics, or an agent of RL Zoo whose environment was wrapped or given arguments.
+    :raises ValueError: for an unknown algorithm, no environments, a file that holds no agent, or none that fits the
+        environment or the statistics, or an agent of RL Zoo whose environment was wrapped or given arguments.
     :raises TypeError: for a recurrent policy.
     """
     if algo is not None and algo not in ALGORITHMS:

@@ -1,6 +1,7 @@
 """Attacks by a policy that was trained against the victim: SA-RL and PA-AD."""
 
 import io
+import math
 from abc import abstractmethod
 from pydoc import locate
 from typing import Any
@@ -68,6 +69,8 @@ class PolicyAttack(LearnedAttack):
     :param algorithm: The adversary's algorithm, any of SB3 or sb3-contrib for continuous actions whose policy keeps no
         memory.
     :param policy: Its policy.
+    :param curriculum: Multiple of ε with which the fit begins; it falls to 1 in the first half. A strong adversary
+        meets by chance the failures that a weak one would have to look for.
     :param ball: :class:`LinfBall` by default.
     :param seed: Seed of the adversary's training.
     :param kwargs: Arguments of the algorithm.
@@ -82,17 +85,24 @@ class PolicyAttack(LearnedAttack):
         epsilon: float,
         algorithm: type[BaseAlgorithm] = PPO,
         policy: str | type[Any] = "MlpPolicy",
+        curriculum: float = 1.0,
         ball: Ball | None = None,
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(model, epsilon)
+        if not 1 <= curriculum < math.inf:
+            raise ValueError(
+                f"The curriculum must be finite and at least 1, but it is {curriculum!r}. It is the multiple of "
+                "epsilon with which a fit begins; 1 is none."
+            )
         if not (isinstance(algorithm, type) and issubclass(algorithm, BaseAlgorithm)):
             raise TypeError(f"The adversary's algorithm must be a class of SB3 or sb3-contrib, not {algorithm!r}.")
         self.ball = LinfBall() if ball is None else ball
         self.ball.check(self.observation_space)
         self.algorithm = algorithm
         self.policy = policy
+        self.curriculum = curriculum
         self.seed_of_fit = seed
         self.kwargs = kwargs
 
@@ -125,13 +135,19 @@ class PolicyAttack(LearnedAttack):
             )
         if not adversary.verbose and adversary.tensorboard_log is None:
             adversary.set_logger(Logger(None, []))  # SB3's default makes a temporary folder, even for no logs
-        with tqdm(total=total_timesteps, desc=self.name, unit="step", disable=not progress_bar) as bar:
-            adversary.learn(total_timesteps, callback=_Bar(bar))
+        strength = self.epsilon
+        try:
+            with tqdm(total=total_timesteps, desc=self.name, unit="step", disable=not progress_bar) as bar:
+                adversary.learn(total_timesteps, callback=_Curriculum(self, total_timesteps, bar))
+        finally:
+            self.epsilon = strength
         adversary.env = adversary._vec_normalize_env = None  # the environments belong to the caller
         self.adversary_model = adversary
 
     def _settings(self) -> dict[str, Any]:
-        return {"algorithm": f"{self.algorithm.__module__}.{self.algorithm.__qualname__}"}  # the rest is in its file
+        # The rest is in the adversary's own file.
+        algorithm = f"{self.algorithm.__module__}.{self.algorithm.__qualname__}"
+        return {"algorithm": algorithm, "curriculum": self.curriculum}
 
     def _save_weights(self, file: io.BytesIO) -> None:
         assert self.adversary_model is not None
@@ -159,6 +175,8 @@ class SARL(PolicyAttack):
     :param epsilon: Strength.
     :param algorithm: The adversary's algorithm, PPO by default.
     :param policy: Its policy.
+    :param curriculum: Multiple of ε with which the fit begins; it falls to 1 in the first half. A strong adversary
+        meets by chance the failures that a weak one would have to look for.
     :param ball: :class:`LinfBall` by default.
     :param seed: Seed of its training.
     :param kwargs: Arguments of the algorithm, ``learning_rate`` or ``ent_coef`` for example.
@@ -185,6 +203,8 @@ class PAAD(PolicyAttack):
     :param epsilon: Strength.
     :param algorithm: The director's algorithm, PPO by default.
     :param policy: Its policy.
+    :param curriculum: Multiple of ε with which the fit begins; it falls to 1 in the first half. A strong adversary
+        meets by chance the failures that a weak one would have to look for.
     :param actor_steps: Number of the actor's gradient steps.
     :param ball: :class:`LinfBall` by default.
     :param seed: Seed of the director's training, and of the actor's starts.
@@ -200,12 +220,13 @@ class PAAD(PolicyAttack):
         epsilon: float,
         algorithm: type[BaseAlgorithm] = PPO,
         policy: str | type[Any] = "MlpPolicy",
+        curriculum: float = 1.0,
         actor_steps: int = 1,
         ball: Ball | None = None,
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(model, epsilon, algorithm, policy, ball, seed, **kwargs)
+        super().__init__(model, epsilon, algorithm, policy, curriculum, ball, seed, **kwargs)
         self.actor_steps = actor_steps
         self._towards = Towards()
         self._actor = Adversary(self._towards, PGD(actor_steps, start_radius=0.1), self.ball)
@@ -229,12 +250,19 @@ class PAAD(PolicyAttack):
         return self._actor.perturb(self.model.policy, observations, self.epsilon)
 
 
-class _Bar(BaseCallback):
-    """Moves a progress bar at the end of each rollout."""
+class _Curriculum(BaseCallback):
+    """Lets ε fall to its value in the first half of a fit, and moves the progress bar."""
 
-    def __init__(self, bar: "tqdm[Any]") -> None:
+    def __init__(self, attack: PolicyAttack, total_timesteps: int, bar: "tqdm[Any]") -> None:
         super().__init__()
+        self.attack = attack
+        self.epsilon = attack.epsilon
+        self.total_timesteps = total_timesteps
         self.bar = bar
+
+    def _on_rollout_start(self) -> None:
+        passed = min(2 * self.num_timesteps / self.total_timesteps, 1.0)
+        self.attack.epsilon = self.epsilon * (passed + (1 - passed) * self.attack.curriculum)
 
     def _on_step(self) -> bool:
         return True
