@@ -10,12 +10,10 @@ it is finished and found again, so a killed run goes on where it was, and a larg
 """
 
 import argparse
-import json
 import platform
 import random
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from stable_baselines3 import PPO
 from stable_baselines3.common.env_util import make_vec_env
@@ -23,7 +21,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_barpo.evaluation import evaluate_robustness
 from sb3_barpo.evaluation.budgets import Budget, make_budget
-from sb3_barpo.evaluation.search import Victim, find_attacks
+from sb3_barpo.evaluation.search import Victim, find_attacks, members_tried
 
 ATTACKS = ["robust_sarsa", "sarsa_mad", "sarl", "paad"]
 HERE = Path(__file__).parent
@@ -50,10 +48,10 @@ def main() -> None:
         (attacks,) = find_attacks(
             [Victim(model, venv, folder)], ATTACKS, args.epsilon, budget, args.jobs, progress_bar=True
         )
-        members += [row(name, path) for path in sorted(folder.glob("*.json"))]
+        members.append(members_tried(folder).assign(budget=name))
         report = evaluate_robustness(model, venv, list(attacks.values()), n_eval_episodes=args.episodes, seed=10_000)
         returns.append(report.summary().iloc[0].rename(name))
-    rows = pd.DataFrame(members)
+    rows = pd.concat(members)
     rows.to_csv(args.output / "members.csv", index=False)
     (args.output / "table.md").write_text(table(rows, pd.DataFrame(returns), args), encoding="utf-8")
     print(table(rows, pd.DataFrame(returns), args))
@@ -65,19 +63,6 @@ def sampled(budget: Budget, size: int) -> Budget:
     for attack in ("sarl", "paad"):
         members[attack] = random.Random(0).sample(members[attack], len(members[attack]))[:size]
     return Budget(members, budget.n_episodes)
-
-
-def row(budget: str, path: Path) -> dict[str, object]:
-    record = json.loads(path.read_text(encoding="utf-8"))
-    return {
-        "budget": budget,
-        "attack": record["attack"],
-        "total_timesteps": record["total_timesteps"],
-        "seed": record["seed"],
-        "settings": json.dumps(record["settings"]),
-        "mean_return": np.mean(record["returns"]),
-        "seconds": round(record["seconds"], 1),
-    }
 
 
 def table(members: pd.DataFrame, returns: pd.DataFrame, args: argparse.Namespace) -> str:

@@ -14,7 +14,7 @@ from sb3_barpo.evaluation import RobustnessReport
 from sb3_barpo.evaluation.plots import plot_trace
 from sb3_barpo.evaluation.report import COLUMNS
 from sb3_barpo.evaluation.robustness import Row, check_settings, learned_names, run_trial
-from sb3_barpo.evaluation.search import Victim, find_attacks
+from sb3_barpo.evaluation.search import Victim, find_attacks, members_tried
 from sb3_barpo.evaluation.shipping import pack, unpack
 from sb3_barpo.evaluation.trace import trace_episode
 
@@ -33,8 +33,8 @@ def evaluate(
 ) -> RobustnessReport:
     """
     Search for the strongest attacks on each agent, attack, and write ``report.md``, ``report.csv``, ``report.json``,
-    ``returns.png``, ``epsilon.png``, ``episode-<agent>.png``, and every attacker into ``attacks/<agent>/``. Attackers
-    that lie there already are found again.
+    ``returns.png``, ``epsilon.png``, ``episode-<agent>.png``, every attacker into ``attacks/<agent>/``, and how they
+    compare into ``attackers.csv``. Attackers that lie there already are found again.
 
     :param agents: The agents; their names must differ.
     :param attacks: Names of attacks, or ``"all"``.
@@ -79,6 +79,9 @@ def evaluate(
     results = Parallel(n_jobs, return_as="generator")(waiting)
     rows = [row for some in tqdm(results, "attacks", len(tasks), disable=not progress_bar) for row in some]
     report = RobustnessReport(pd.DataFrame(rows, columns=COLUMNS))
+    if any(learned):
+        tried = {agent.name: members_tried(folder) for agent, folder in zip(agents, folders, strict=True)}
+        pd.concat(tried, names=["agent", None]).reset_index("agent").to_csv(output / "attackers.csv", index=False)
     _write(report, agents, learned, output, seed, deterministic)
     return report
 
@@ -149,5 +152,6 @@ def _attackers(agents: Sequence[LoadedAgent], learned: Sequence[Mapping[str, Lea
         return ""
     return (
         "Learned attacks were fitted at the largest ε, each the strongest of its grid on other episodes than these; at "
-        "a smaller ε the same attackers were scaled down. They can be loaded again:\n\n" + "\n".join(lines) + "\n"
+        "a smaller ε the same attackers were scaled down. How the members compare is in `attackers.csv`. The strongest "
+        "can be loaded again:\n\n" + "\n".join(lines) + "\n"
     )

@@ -75,6 +75,11 @@ def test_one_command_writes_what_it_says(agents: Path, tmp_path: Path, capsys: p
         assert (tmp_path / picture).stat().st_size > 0
         assert f"({picture})" in written
     assert "`attacks/two/paad.zip`: 64 steps at ε = 0.3" in written
+    tried = pd.read_csv(tmp_path / "attackers.csv")
+    assert tried.groupby(["agent", "attack"]).size().to_dict() == {
+        (agent, attack): 2 if attack == "sarl" else 1 for agent in ("one", "two") for attack in SIX[3:]
+    }
+    assert all((tmp_path / "attacks" / row.agent / row.file).is_file() for row in tried.itertuples())
 
 
 def test_the_attackers_serve_again(agents: Path, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch as th
 from joblib import Parallel, delayed
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
@@ -126,6 +127,23 @@ def find_attacks(
             {name: LearnedAttack.load(best[target.folder, name], victim.model) for name in names}
             for victim, target in zip(victims, targets, strict=True)
         ]
+
+
+def members_tried(folder: Path) -> pd.DataFrame:
+    """
+    :param folder: Where a search stores its members.
+    :return: One row for each that is there, whatever search it belongs to: ``attack``, ``epsilon``,
+        ``total_timesteps``, ``seed``, ``settings``, ``mean_return`` on the episodes that compare members, ``seconds``
+        of fit and comparison, ``file``.
+    """
+    rows = []
+    for path in sorted(folder.glob("*.json")):
+        record = read_record(path)
+        kept = {key: record[key] for key in ("attack", "epsilon", "total_timesteps", "seed")}
+        settings = json.dumps(record["settings"])
+        found = {"mean_return": float(np.mean(record["returns"])), "seconds": round(record["seconds"], 1)}
+        rows.append({**kept, "settings": settings, **found, "file": path.with_suffix(".zip").name})
+    return pd.DataFrame(rows)
 
 
 def _target(
