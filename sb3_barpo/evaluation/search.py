@@ -176,8 +176,8 @@ def _identity(venv: VecEnv) -> tuple[str, str]:
 def _run(tasks: list[_Task], n_jobs: int, progress_bar: bool) -> dict[tuple[Path, str], Path]:
     """The file of the strongest member, by folder and attack."""
     waiting = sorted((task for task in tasks if not task.path.exists()), key=lambda task: -task.member.total_timesteps)
-    with tqdm(total=len(tasks), desc="attackers", unit="fit", disable=not progress_bar) as bar:
-        bar.update(len(tasks) - len(waiting))
+    finished = len(tasks) - len(waiting)
+    with tqdm(total=len(tasks), initial=finished, desc="attackers", unit="fit", disable=not progress_bar) as bar:
         for _ in Parallel(n_jobs, return_as="generator_unordered")(delayed(_fit)(task) for task in waiting):
             bar.update()
     best: dict[tuple[Path, str], tuple[float, Path]] = {}
