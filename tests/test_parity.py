@@ -90,7 +90,7 @@ def test_arpo(env_id: str, setting: str) -> None:
         Ramp(0.1, begin=0.9, end=1.0),
         lambda left: 0.0,
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", str(value)),  # a function's address differs between processes
 )
 def test_every_way_to_write_zero(algorithm: type[PPO], epsilon: Any) -> None:
     assert_is_ppo(algorithm, ("Pendulum-v1", "default", 1, False), epsilon=epsilon)

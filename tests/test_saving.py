@@ -43,7 +43,7 @@ def actions(model: PPO) -> np.ndarray:
         Join((Ramp(0.1), Cosine(0.1, 0.3)), (0.4,)),
         lambda left: 0.3 * (1 - left),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", str(value)),  # a function's address differs between processes
 )
 def test_round_trip(algorithm: type[PPO], strength: Any, tmp_path: Path) -> None:
     model = trained(algorithm, epsilon=strength, kappa=strength)
