@@ -148,7 +148,8 @@ def test_eval_freq_of_zero_never_evaluates() -> None:
     ("settings", "error", "match"),
     [
         ({"attacks": ["fog"]}, ValueError, "Unknown attack 'fog'"),
-        ({"attacks": []}, ValueError, "nothing to evaluate"),
+        ({"attacks": []}, ValueError, "There are no attacks"),
+        ({"attacks": "all"}, ValueError, "robust_sarsa, sarl, paad would have to be learned anew"),
         ({"epsilon": -1}, ValueError, "epsilon must be a finite number"),
         ({"epsilon": [0.1, 0.2]}, ValueError, "epsilon must be a finite number"),
         ({"n_eval_episodes": 0}, ValueError, "n_eval_episodes must be at least 1"),
