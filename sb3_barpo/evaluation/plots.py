@@ -29,7 +29,7 @@ def returns_by_attack(report: "RobustnessReport", epsilon: float | None = None) 
     rows = report.at(epsilon)
     groups = list(rows["attack"].unique())
     width = 0.8 / len(report.agents)
-    figure, axes = _canvas(max(6.4, 2.4 + len(groups) * (0.7 + 0.45 * len(report.agents))))
+    figure, axes = _canvas(min(max(6.4, 2.4 + len(groups) * (0.7 + 0.45 * len(report.agents))), 12.0))
     for a, agent in enumerate(report.agents):
         colour = COLOURS[a % len(COLOURS)]
         for g, attack in enumerate(groups):
