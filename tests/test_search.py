@@ -246,6 +246,20 @@ def test_only_learned_attacks_are_searched_for() -> None:
         find_attacks([siege()], ["mad", "fog", "sarl"], 0.1)
 
 
+@pytest.mark.parametrize("members", [{}, {"sarl": []}])
+def test_a_budget_needs_members(members: dict[str, list[Member]]) -> None:
+    with pytest.raises(ValueError, match="The budget has no members for sarl"):
+        find_attacks([siege()], ["sarl"], 0.1, Budget(members, n_episodes=1))
+
+
+def test_a_member_that_cannot_be_fitted_tells_why(tmp_path: Path) -> None:
+    """What was finished before it stays."""
+    grid = Budget({"paad": [*GRID.members["paad"], Member("paad", 0, FAST)]}, n_episodes=1)
+    with pytest.raises(ValueError, match="total_timesteps must be a whole number, at least 1, but it is 0"):
+        find_attacks([siege(tmp_path)], ["paad"], 0.1, grid)
+    assert len(records(tmp_path)) == 1
+
+
 def test_environments_in_other_processes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     venv = SubprocVecEnv([lambda: make_envs().envs[0]])  # type: ignore[attr-defined]
     try:

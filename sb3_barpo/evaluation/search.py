@@ -73,7 +73,12 @@ class _Target:
     record: dict[str, Any]
 
     def tasks(self, attack: str, base: Path | None = None) -> list[_Task]:
-        return [self._task(member, base) for member in self.budget.members[attack]]
+        members = self.budget.members.get(attack)
+        if not members:
+            raise ValueError(
+                f"The budget has no members for {attack}: it has some for {', '.join(self.budget.members)}."
+            )
+        return [self._task(member, base) for member in members]
 
     def _task(self, member: Member, base: Path | None) -> _Task:
         # Whatever matters is in the record and in the name, so that other settings are never taken for these.
@@ -104,7 +109,7 @@ def find_attacks(
     :param deterministic: Whether the victim takes its most likely action while members are compared.
     :param progress_bar: Whether to show the progress over the members.
     :return: For each victim, its attacks by name.
-    :raises ValueError: for an unknown budget, or an attack that is not learned.
+    :raises ValueError: for an unknown budget, one without members for an attack, or an attack that is not learned.
     :raises TypeError: if environments cannot be sent to other processes, or an attack does not serve the victim.
     """
     unknown = [name for name in names if not issubclass(ATTACKS.get(name, object), LearnedAttack)]
