@@ -4,9 +4,9 @@ What a budget buys: the attackers of the published grid against those of the sma
     python benchmarks/budgets.py --jobs 4
 
 Robust Sarsa's grid is run whole. Those of SA-RL and PA-AD have 216 members of a million steps each; ``--sample`` of
-them are drawn at random (the draw with 12 contains that with 8), ``--sample 216`` runs all. Each member is stored when
-it is finished and found again, so a killed run goes on where it was, and a larger sample adds to a smaller one. Writes
-``members.csv`` (one row a member) and ``table.md``.
+them are drawn at random (the draw with 12 contains that with 8), ``--sample 216 216`` runs all, 0 none. Each member is
+stored when it is finished and found again, so a killed run goes on where it was, and a larger sample adds to a smaller
+one. Writes ``members.csv`` (one row a member) and ``table.md``.
 """
 
 import argparse
@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--agent", type=Path, default=HERE / "hopper" / "agents" / "ppo-seed0", help="its folder")
     parser.add_argument("--env", default="Hopper-v5")
     parser.add_argument("--epsilon", type=float, default=0.075)
-    parser.add_argument("--sample", type=int, default=8, help="members of SA-RL's and of PA-AD's grid")
+    parser.add_argument("--sample", type=int, nargs=2, default=[8, 8], help="members of SA-RL's and of PA-AD's grid")
     parser.add_argument("--budgets", nargs="+", default=["quick", "standard", "paper"])
     parser.add_argument("--episodes", type=int, default=50)
     parser.add_argument("--jobs", type=int, default=1, help="number of processes")
@@ -45,8 +45,9 @@ def main() -> None:
     for name in args.budgets:
         budget = sampled(make_budget(name, args.env, robust_victim=False, n_envs=8), args.sample)
         folder = args.output / "attacks" / name
+        names = [attack for attack in ATTACKS if budget.members[attack]]
         (attacks,) = find_attacks(
-            [Victim(model, venv, folder)], ATTACKS, args.epsilon, budget, args.jobs, progress_bar=True
+            [Victim(model, venv, folder)], names, args.epsilon, budget, args.jobs, progress_bar=True
         )
         members.append(members_tried(folder).assign(budget=name))
         report = evaluate_robustness(model, venv, list(attacks.values()), n_eval_episodes=args.episodes, seed=10_000)
@@ -57,10 +58,10 @@ def main() -> None:
     print(table(rows, pd.DataFrame(returns), args))
 
 
-def sampled(budget: Budget, size: int) -> Budget:
+def sampled(budget: Budget, sizes: list[int]) -> Budget:
     """SA-RL's and PA-AD's members in one random order, as many of them as asked for."""
     members = dict(budget.members)
-    for attack in ("sarl", "paad"):
+    for attack, size in zip(("sarl", "paad"), sizes, strict=True):
         members[attack] = random.Random(0).sample(members[attack], len(members[attack]))[:size]
     return Budget(members, budget.n_episodes)
 
@@ -71,6 +72,8 @@ def table(members: pd.DataFrame, returns: pd.DataFrame, args: argparse.Namespace
     for attack in ATTACKS:
         for budget in args.budgets:
             some = members[(members["attack"] == attack) & (members["budget"] == budget)]
+            if some.empty:
+                continue
             left = returns.loc[budget, attack]
             lines.append(
                 {
