@@ -43,7 +43,9 @@ def main() -> None:
     model = PPO.load(args.agent / "agent", env=venv, device="cpu")
     members, returns = [], []
     for name in args.budgets:
-        budget = sampled(make_budget(name, args.env, robust_victim=False, n_envs=8), args.sample)
+        budget = make_budget(name, args.env, robust_victim=False, n_envs=8)
+        if name == "paper":
+            budget = sampled(budget, args.sample)
         folder = args.output / "attacks" / name
         names = [attack for attack in ATTACKS if budget.members[attack]]
         (attacks,) = find_attacks(
@@ -87,7 +89,7 @@ def table(members: pd.DataFrame, returns: pd.DataFrame, args: argparse.Namespace
                     "damage": f"{100 * (natural - left) / natural:.0f} %",
                 }
             )
-    worst = returns[ATTACKS].min(axis="columns")
+    worst = returns.reindex(columns=ATTACKS).min(axis="columns")
     best = ", ".join(f"{budget} {worst[budget]:.0f}" for budget in args.budgets)
     markdown = pd.DataFrame(lines).to_markdown(index=False, disable_numparse=True)
     return (
