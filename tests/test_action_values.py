@@ -297,3 +297,8 @@ def test_within_at_full_reach_or_none(ball: Ball) -> None:
     unit = th.tensor([[0.0, 1.0], [-1.0, 0.0]])
     th.testing.assert_close(ball.within(unit, 0.2), 0.1 * unit)
     assert not ball.within(th.zeros(2, 2), 0.2).any()
+
+
+def test_only_discrete_actions_can_be_listed() -> None:
+    with pytest.raises(TypeError, match="Only Discrete actions can be listed"):
+        QNetwork(spaces.Box(-1.0, 1.0, (3,)), spaces.Box(-1.0, 1.0, (1,))).of_each_action(th.zeros(2, 3))

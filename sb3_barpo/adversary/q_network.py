@@ -56,8 +56,12 @@ class QNetwork(nn.Module):
         """
         :param observations: Shape ``(B, *obs)``.
         :return: The values of all ``Discrete`` actions, shape ``(B, actions)``.
+        :raises TypeError: if the actions are not ``Discrete``.
         """
-        assert self.n_actions is not None
+        if self.n_actions is None:
+            raise TypeError(
+                "Only Discrete actions can be listed, but these are Box actions. Name them: q(obs, actions)."
+            )
         actions = th.arange(self.n_actions, device=observations.device)
         values = self.forward(observations.repeat_interleave(self.n_actions, 0), actions.repeat(len(observations)))
         return values.reshape(-1, self.n_actions)

@@ -108,8 +108,9 @@ class LearnedAttack(Attack):
         self.check_fitted()
         return super().perturb(observations, bounds)
 
-    def check_fitted(self) -> None:
+    def check_fitted(self) -> Origin:
         """
+        :return: Where the attack comes from.
         :raises ValueError: if the attack has not learned anything yet.
         """
         if self.origin is None:
@@ -117,6 +118,7 @@ class LearnedAttack(Attack):
                 f"{type(self).__name__} must learn before it can attack: call fit(venv, total_timesteps), or load one "
                 f"that was stored, {type(self).__name__}.load(path, model)."
             )
+        return self.origin
 
     def check_victim(self, model: OnPolicyAlgorithm, venv: VecEnv | None = None) -> None:
         """
@@ -125,12 +127,9 @@ class LearnedAttack(Attack):
         :raises ValueError: if the attack was not fitted, or on another victim, or under other statistics of
             ``VecNormalize``, and may not be transferred.
         """
-        self.check_fitted()
-        assert self.origin is not None
-        same_victim = self.origin.victim == victim_digest(model)
-        if not self.transfer and not (
-            same_victim and (venv is None or self.origin.normalizer == normalizer_digest(venv))
-        ):
+        origin = self.check_fitted()
+        same_victim = origin.victim == victim_digest(model)
+        if not self.transfer and not (same_victim and (venv is None or origin.normalizer == normalizer_digest(venv))):
             raise ValueError(
                 f"{type(self).__name__} was fitted "
                 f"{'under other statistics of VecNormalize' if same_victim else 'on another victim'}, or before "
@@ -146,8 +145,7 @@ class LearnedAttack(Attack):
         :raises ValueError: if it has not been fitted.
         :raises TypeError: if its ball is neither :class:`LinfBall` nor :class:`L2Ball`.
         """
-        self.check_fitted()
-        assert self.origin is not None
+        origin = self.check_fitted()
         if type(self.ball).__name__ not in _BALLS:
             raise TypeError(f"Only attacks with {' or '.join(_BALLS)} can be stored, but the ball is {self.ball!r}.")
         record = {
@@ -155,7 +153,7 @@ class LearnedAttack(Attack):
             "epsilon": self.epsilon,
             "ball": {"kind": type(self.ball).__name__, "scale": self.ball.scale.tolist()},
             "spaces": _spaces(self.model),
-            "origin": asdict(self.origin),
+            "origin": asdict(origin),
             "settings": self._settings(),
         }
         weights = io.BytesIO()

@@ -1,8 +1,8 @@
 """
 How hard a learned attack is searched for: the members of its grid.
 
-``paper`` is the grid that the field publishes (Zhang et al., 2020 and 2021); ``standard`` and ``quick`` are what was
-found to come near its damage at a part of its cost, see the documentation's page on attacks.
+``paper`` is the grid that the field publishes (Zhang et al., 2020 and 2021). ``standard`` is far smaller and fits in
+other ways; the documentation's page on attacks compares the two as far as that was measured. ``quick`` is a part of it.
 """
 
 import itertools
