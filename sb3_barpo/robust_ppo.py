@@ -16,8 +16,10 @@ from torch.nn import functional as F
 from sb3_barpo.adversary import (
     KL,
     Adversary,
+    AdversaryLike,
     Bounds,
     Samples,
+    as_adversary,
     check_observation_space,
     clipped_surrogate,
     observation_bounds,
@@ -58,7 +60,8 @@ class RobustPPO(PPO):
         ``VecNormalize``). A number, a schedule, a spec or a string (see :mod:`sb3_barpo.schedules`). Its time never
         runs backwards when training is continued by ``learn(..., reset_num_timesteps=False)``.
     :param kappa: Weight κ of the clean surrogate ("SPO guidance"), in the same forms; 0 is "without guidance".
-    :param adversary: Who looks for ``s'``; by default the algorithm's own, on ten steps of SGLD. The model keeps a
+    :param adversary: Who looks for ``s'``; by default the algorithm's own, on ten steps of SGLD. Also a spec of what
+        differs from it, such as ``{"n_steps": 5}``, see :func:`sb3_barpo.adversary.as_adversary`. The model keeps a
         copy, seeded with the model's seed.
     :param kwargs: PPO's further arguments, by name.
     :raises ValueError: for a negative or not finite strength, an unknown spec, a ball of the wrong shape.
@@ -75,7 +78,7 @@ class RobustPPO(PPO):
         *args: Any,
         epsilon: ScheduleLike = "ramp_0.075",
         kappa: ScheduleLike | None = None,
-        adversary: Adversary | None = None,
+        adversary: AdversaryLike = None,
         _init_setup_model: bool = True,
         **kwargs: Any,
     ) -> None:
@@ -97,9 +100,7 @@ class RobustPPO(PPO):
         self.kappa = self._plain(self.default_kappa if self.kappa is None else self.kappa)
         self._epsilon_schedule = as_schedule(self.epsilon)
         self._kappa_schedule = as_schedule(self.kappa)
-        if not isinstance(self.adversary, Adversary | None):
-            raise TypeError(f"adversary must be an Adversary or None (the default one), but it is {self.adversary!r}.")
-        chosen = self.default_adversary() if self.adversary is None else self.adversary
+        chosen = as_adversary(self.adversary, self.default_adversary())
         chosen.ball.check(check_observation_space(self.observation_space))
         self._adversary = copy.copy(chosen)  # not a plain Adversary of its parts: a subclass stays one
         super()._setup_model()

@@ -1,5 +1,6 @@
 """What ARPO and BARPO take, and what they refuse, with which words."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack
 
 from sb3_barpo import ARPO, BARPO
-from sb3_barpo.adversary import KL, PGD, SGLD, Adversary, LinfBall, Surrogate
+from sb3_barpo.adversary import KL, PGD, SGLD, Adversary, LinfBall, Surrogate, as_adversary
 from sb3_barpo.schedules import Constant, Join, Linear, Ramp, Schedule
 
 BOTH = pytest.mark.parametrize("algorithm", [ARPO, BARPO])
@@ -102,16 +103,44 @@ def test_wrong_strength(algorithm: type[PPO], name: str, value: Any, error: type
 @pytest.mark.parametrize(
     ("adversary", "error", "match"),
     [
-        ("KL", TypeError, "adversary must be an Adversary or None .* 'KL'"),
+        ("KL", TypeError, r"adversary must be an Adversary, a spec .* or None .* 'KL'"),
         (Adversary, TypeError, "adversary must be an Adversary"),
         (KL(), TypeError, "adversary must be an Adversary"),
         (Adversary(KL(), SGLD(), LinfBall([1, 1])), ValueError, r"shape \(3,\), but its shape is \(2,\)"),
+        ({"solver": "cg"}, ValueError, r"Unknown solver 'cg' in \{'solver': 'cg'\}. Choose from sgld, pgd"),
+        ({"objective": "q"}, ValueError, r"Unknown objective 'q' in .*. Choose from kl, surrogate, value"),
+        ({"steps": 3}, ValueError, r"\{'steps': 3\} does not fit: .* SGLD takes n_steps, beta"),
+        ({"n_steps": 0}, ValueError, "SGLD's n_steps is 0"),
     ],
-    ids=["name", "class", "objective", "ball"],
+    ids=["name", "class", "objective", "ball", "solver", "unknown objective", "argument", "steps"],
 )
 def test_wrong_adversary(algorithm: type[PPO], adversary: Any, error: type[Exception], match: str) -> None:
     with pytest.raises(error, match=match):
         algorithm("MlpPolicy", make_envs(), adversary=adversary)
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        ({}, Adversary(KL(), SGLD())),
+        ({"n_steps": 3}, Adversary(KL(), SGLD(n_steps=3))),
+        ({"solver": "pgd", "restarts": 2}, Adversary(KL(), PGD(restarts=2))),
+        ({"objective": "surrogate", "solver": "sgld", "beta": 0.1}, Adversary(Surrogate(), SGLD(beta=0.1))),
+    ],
+    ids=str,
+)
+def test_a_spec_says_what_differs_from_the_default(spec: dict[str, Any], expected: Adversary, tmp_path: Path) -> None:
+    model = BARPO("MlpPolicy", make_envs(), adversary=spec, **TINY)
+    assert repr(model._adversary) == repr(expected)
+    model.save(tmp_path / "agent")
+    assert repr(BARPO.load(tmp_path / "agent")._adversary) == repr(expected)
+
+
+def test_a_spec_keeps_what_else_the_default_has() -> None:
+    default = Adversary(KL(), PGD(n_steps=7, restarts=3), LinfBall([1.0, 0.5]))
+    changed = as_adversary({"solver": "pgd", "restarts": 1}, default)
+    assert changed.solver == PGD(n_steps=7)
+    assert changed.ball is default.ball
 
 
 @BOTH

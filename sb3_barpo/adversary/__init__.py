@@ -22,6 +22,7 @@ from sb3_barpo.adversary.objectives import (
 )
 from sb3_barpo.adversary.q_network import QNetwork
 from sb3_barpo.adversary.solvers import PGD, SGLD, Solver, Uniform
+from sb3_barpo.adversary.spec import AdversaryLike, as_adversary
 
 __all__ = [
     "KL",
@@ -29,6 +30,7 @@ __all__ = [
     "SGLD",
     "ActionValue",
     "Adversary",
+    "AdversaryLike",
     "Ball",
     "Bounds",
     "L2Ball",
@@ -43,6 +45,7 @@ __all__ = [
     "Uniform",
     "Value",
     "Weighted",
+    "as_adversary",
     "check_observation_space",
     "clipped_surrogate",
     "observation_bounds",
