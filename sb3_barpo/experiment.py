@@ -19,9 +19,11 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import configure
+from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecNormalize
 from tqdm import tqdm
 
+from sb3_barpo.agents import load_agent
 from sb3_barpo.arpo import ARPO
 from sb3_barpo.barpo import BARPO
 from sb3_barpo.evaluation import RobustnessReport, evaluate_robustness
@@ -30,6 +32,9 @@ from sb3_barpo.records import read_record, write_record
 
 #: The algorithms that an experiment can compare.
 ALGORITHMS: dict[str, type[PPO]] = {"ppo": PPO, "arpo": ARPO, "barpo": BARPO}
+
+#: The arguments that RL Zoo writes as ``lin_<initial value>``.
+_SCHEDULES = {"learning_rate", "clip_range", "clip_range_vf"}
 
 #: Takes the number of steps done.
 Tell = Callable[[int], None]
@@ -42,11 +47,13 @@ class Agent:
 
     :param name: Name in tables and pictures, and of its folder.
     :param algo: ``ppo``, ``arpo`` or ``barpo``.
-    :param env: Id of the environment. Observations and rewards are normalised by ``VecNormalize``.
+    :param env: Id of the environment.
     :param seed: Seed of environments and algorithm.
     :param steps: Number of environment steps.
     :param n_envs: Number of environments that step together.
-    :param kwargs: Arguments of the algorithm, such as JSON can hold.
+    :param kwargs: Arguments of the algorithm, such as JSON can hold; ``lin_0.001`` is RL Zoo's way to write a learning
+        rate or a clip range that falls to 0.
+    :param normalize: Whether ``VecNormalize`` normalises observations and rewards.
     :raises ValueError: for an unknown algorithm, or without steps.
     """
 
@@ -57,6 +64,7 @@ class Agent:
     steps: int
     n_envs: int = 1
     kwargs: dict[str, Any] = field(default_factory=dict)
+    normalize: bool = True
 
     def __post_init__(self) -> None:
         if self.algo not in ALGORITHMS:
@@ -75,6 +83,7 @@ class Evaluation:
     :param n_eval_episodes: Episodes for each.
     :param seed: Seed of the first episode, far from those of training.
     :param n_envs: Number of environments that step together, at most.
+    :param budget: How hard to search for attacks that are learned.
     :raises ValueError: for a setting out of range or an unknown attack; now, and not when the agents are trained.
     """
 
@@ -83,9 +92,10 @@ class Evaluation:
     n_eval_episodes: int = 50
     seed: int = 10_000
     n_envs: int = 10
+    budget: str = "quick"
 
     def __post_init__(self) -> None:
-        check_settings(self.attacks, self.epsilon, self.n_eval_episodes)
+        check_settings(self.attacks, self.epsilon, self.n_eval_episodes, self.budget)
 
 
 def run(
@@ -110,10 +120,29 @@ def run(
         return RobustnessReport.merge(Parallel(n_jobs)(jobs))
 
 
+def make_model(agent: Agent) -> PPO:
+    """
+    :param agent: What is trained.
+    :return: The algorithm with its environments, before training.
+    """
+    env = make_vec_env(agent.env, agent.n_envs, seed=agent.seed)
+    kwargs = agent.kwargs | {key: _linear(agent.kwargs[key]) for key in _SCHEDULES & agent.kwargs.keys()}
+    return ALGORITHMS[agent.algo](
+        "MlpPolicy", VecNormalize(env) if agent.normalize else env, seed=agent.seed, device="cpu", **kwargs
+    )
+
+
+def _linear(value: Any) -> Any:
+    """SB3's schedule for RL Zoo's ``lin_<initial value>``, and anything else as it is."""
+    if isinstance(value, str) and value.startswith("lin_"):
+        return LinearSchedule(float(value.removeprefix("lin_")), 0.0, 1.0)
+    return value
+
+
 def train(agent: Agent, root: Path, callback: BaseCallback | None = None) -> Path:
     """
-    Train an agent, unless its folder holds it already, and store ``agent.zip``, ``vecnormalize.pkl``,
-    ``progress.csv``, and last ``agent.json``.
+    Train an agent, unless its folder holds it already, and store ``agent.zip``, ``vecnormalize.pkl`` if there is
+    normalisation, ``progress.csv``, and last ``agent.json``.
 
     :param agent: What to train.
     :param root: The experiment's folder.
@@ -122,24 +151,25 @@ def train(agent: Agent, root: Path, callback: BaseCallback | None = None) -> Pat
     """
     folder = root / agent.name
     record = folder / "agent.json"
-    if read_record(record) == asdict(agent):
+    if _recorded(Agent, read_record(record)) == agent:
         return folder
-    env = VecNormalize(make_vec_env(agent.env, agent.n_envs, seed=agent.seed))
-    model = ALGORITHMS[agent.algo]("MlpPolicy", env, seed=agent.seed, device="cpu", **agent.kwargs)
+    model = make_model(agent)
     model.set_logger(configure(str(folder), ["csv"]))
     model.learn(agent.steps, callback=callback)
     model.logger.close()
     model.save(folder / "agent")
-    env.save(str(folder / "vecnormalize.pkl"))
-    env.close()
+    if (statistics := model.get_vec_normalize_env()) is not None:
+        statistics.save(str(folder / "vecnormalize.pkl"))
+    if model.env is not None:
+        model.env.close()
     write_record(record, asdict(agent))
     return folder
 
 
 def attack(agent: Agent, evaluation: Evaluation, root: Path) -> RobustnessReport:
     """
-    Attack a trained agent, unless its folder holds the result already, and store ``episodes.csv``, and last
-    ``evaluation.json``.
+    Attack a trained agent, unless its folder holds the result already, and store ``episodes.csv``, attackers that are
+    learned under ``attacks``, and last ``evaluation.json``.
 
     :param agent: What was trained.
     :param evaluation: How to attack it.
@@ -148,12 +178,10 @@ def attack(agent: Agent, evaluation: Evaluation, root: Path) -> RobustnessReport
     """
     folder = root / agent.name
     record, episodes = folder / "evaluation.json", folder / "episodes.csv"
-    settings = {"agent": asdict(agent), "evaluation": asdict(evaluation)}
-    if read_record(record) == settings:
+    done = read_record(record) or {"agent": None, "evaluation": None}
+    if (_recorded(Agent, done["agent"]), _recorded(Evaluation, done["evaluation"])) == (agent, evaluation):
         return RobustnessReport.from_csv(episodes)
-    venv = make_vec_env(agent.env, min(evaluation.n_envs, evaluation.n_eval_episodes))
-    env = VecNormalize.load(str(folder / "vecnormalize.pkl"), venv)
-    model = ALGORITHMS[agent.algo].load(folder / "agent", env=env, device="cpu")
+    _, model, env = load_agent(folder, agent.env, min(evaluation.n_envs, evaluation.n_eval_episodes), agent.algo)
     report = evaluate_robustness(
         model,
         env,
@@ -162,11 +190,21 @@ def attack(agent: Agent, evaluation: Evaluation, root: Path) -> RobustnessReport
         n_eval_episodes=evaluation.n_eval_episodes,
         seed=evaluation.seed,
         name=agent.name,
+        budget=evaluation.budget,
+        folder=folder / "attacks",
     )
     env.close()
     report.to_csv(episodes)
-    write_record(record, settings)
+    write_record(record, {"agent": asdict(agent), "evaluation": asdict(evaluation)})
     return report
+
+
+def _recorded(kind: type[Any], record: dict[str, Any] | None) -> Any:
+    """What a record says, or ``None`` if it says nothing that this version understands."""
+    try:
+        return None if record is None else kind(**record)
+    except (TypeError, ValueError):
+        return None
 
 
 class _Tell(BaseCallback):

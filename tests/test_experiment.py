@@ -8,7 +8,7 @@ from stable_baselines3 import PPO
 
 from sb3_barpo import BARPO, experiment
 from sb3_barpo.cli import main
-from sb3_barpo.experiment import Agent, Evaluation, attack, run, train
+from sb3_barpo.experiment import Agent, Evaluation, attack, make_model, run, train
 
 QUICK = {"n_steps": 32, "batch_size": 32, "n_epochs": 1}
 EVALUATION = Evaluation([0.1], attacks=["random"], n_eval_episodes=2, n_envs=2)
@@ -39,6 +39,28 @@ def test_a_finished_agent_is_found_again(tmp_path: Path) -> None:
 def test_other_settings_train_anew(tmp_path: Path) -> None:
     before = modified(train(agent(), tmp_path))
     assert modified(train(agent(seed=1), tmp_path))["agent.zip"] != before["agent.zip"]
+
+
+def test_a_record_of_an_older_version_still_counts(tmp_path: Path) -> None:
+    record = train(agent(), tmp_path) / "agent.json"
+    older = {key: value for key, value in json.loads(record.read_text()).items() if key != "normalize"}
+    record.write_text(json.dumps(older))
+    before = modified(record.parent)
+    assert modified(train(agent(), tmp_path)) == before
+    record.write_text(json.dumps(older | {"from_the_future": 1}))
+    assert modified(train(agent(), tmp_path))["agent.zip"] != before["agent.zip"]
+
+
+def test_an_agent_without_normalisation(tmp_path: Path) -> None:
+    plain = agent(normalize=False)
+    assert not (train(plain, tmp_path) / "vecnormalize.pkl").exists()
+    assert attack(plain, EVALUATION, tmp_path).natural < 0
+
+
+def test_schedules_as_rl_zoo_writes_them() -> None:
+    model = make_model(agent(kwargs={**QUICK, "learning_rate": "lin_0.001", "clip_range": "lin_0.2"}))
+    assert [model.lr_schedule(progress) for progress in (1.0, 0.5, 0.0)] == pytest.approx([0.001, 0.0005, 0.0])
+    assert model.clip_range(0.25) == pytest.approx(0.05)
 
 
 def test_an_agent_that_was_killed_is_trained_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
