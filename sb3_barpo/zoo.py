@@ -122,7 +122,7 @@ def launch(command: str, argv: Sequence[str]) -> None:
     original = sys.argv
     sys.argv = [command, *argv]
     try:
-        with _model_card() if command == "push_to_hub" else contextlib.nullcontext():
+        with _hub() if command == "push_to_hub" else contextlib.nullcontext():
             runpy.run_module(f"rl_zoo3.{command}", run_name="__main__", alter_sys=True)
     finally:
         sys.argv = original
@@ -264,22 +264,29 @@ def model_card(text: str) -> str:
 
 
 @contextlib.contextmanager
-def _model_card() -> Iterator[None]:
-    """
-    Within, a model card is put right when the Zoo adds the figures to it, last before it is uploaded. The Zoo's own
-    function cannot be replaced: the program that calls it defines it.
-    """
+def _hub() -> Iterator[None]:
+    """Within, the Zoo's upload works and its model card names our commands."""
     from huggingface_hub import repocard
 
+    # Not by `from`: the package has a function of the same name.
+    uploads = importlib.import_module("huggingface_sb3.push_to_hub")
     save = repocard.metadata_save
 
+    # The Zoo's own function for the card cannot be replaced, since the program that calls it defines it. This one adds
+    # the figures to the card, last before the upload.
     def save_ours(local_path: str | Path, data: dict[str, Any]) -> None:
         path = Path(local_path)
         path.write_text(model_card(path.read_text(encoding="utf-8")), encoding="utf-8")
         save(local_path, data)
 
+    # The Zoo imports it by its name of before sb3-team-hf-integration 3.2, and wants a dict of it.
+    renamed = not hasattr(uploads, "generate_metadata")
+    if renamed:
+        uploads.generate_metadata = lambda *args: uploads._generate_metadata(*args).to_dict()  # type: ignore[attr-defined]
     repocard.metadata_save = save_ours
     try:
         yield
     finally:
         repocard.metadata_save = save
+        if renamed:
+            del uploads.generate_metadata
