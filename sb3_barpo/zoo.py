@@ -90,8 +90,8 @@ def prepare(command: str, argv: Sequence[str]) -> list[str]:
     :param command: One of :data:`COMMANDS`.
     :param argv: Its arguments.
     :return: The arguments, completed.
-    :raises ValueError: for an unknown command, a missing package, ``--trial-id 0``, which the Zoo ignores, or settings
-        that the algorithm does not take.
+    :raises ValueError: for an unknown command, a missing package, ``--trial-id 0``, which the Zoo ignores, values that
+        are no Python, or settings that the algorithm does not take.
     :raises TypeError: for a strength that is nothing of the kind.
     :raises OSError: if there is no such file of settings.
     """
@@ -185,7 +185,13 @@ def _given(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--storage")
     parser.add_argument("--study-name")
     parser.add_argument("--trial-id", type=int)
-    return parser.parse_known_args(argv)[0]
+    try:
+        return parser.parse_known_args(argv)[0]
+    except (NameError, SyntaxError) as error:
+        raise ValueError(
+            "The RL Zoo reads the values of -params and --env-kwargs as Python, and in one of them there is an error: "
+            f"{error}. A text needs quotes of its own: -params \"epsilon:'ramp_0.05'\"."
+        ) from error
 
 
 def _prepare_training(given: argparse.Namespace) -> list[str]:

@@ -2,6 +2,8 @@
 
 import contextlib
 import importlib.util
+import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -34,6 +36,8 @@ from rl_zoo3.utils import ALGOS  # noqa: E402
 
 ENV = "Pendulum-v1"
 TINY = ["n_envs:1", "n_steps:64", "n_epochs:1", "use_sde:False"]
+OPTIMIZE = ["-optimize", "--n-trials", "2", "--n-evaluations", "1", "--no-optim-plots"]
+HOPPER = "--env Hopper-v5 -n 20000 --eval-freq 10000 --vec-env subproc --seed 1"
 STRENGTH = {"Hopper": 0.075, "Walker2d": 0.05, "HalfCheetah": 0.15, "Ant": 0.15}
 
 
@@ -67,11 +71,10 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The storage of a study of two trials, called "it"."""
     storage = tmp_path_factory.mktemp("study") / "study.log"
     with inside(storage.parent):
-        train("-params", *TINY, *OPTIMIZE, "--storage", str(storage), "--study-name", "it", "--seed", "1")
+        train(
+            "-params", *TINY, *OPTIMIZE, "--storage", str(storage), "--study-name", "it", "--seed", "15"
+        )  # draws quick ones
     return storage
-
-
-OPTIMIZE = ["-optimize", "--n-trials", "2", "--n-evaluations", "1", "--no-optim-plots"]
 
 
 # Registration
@@ -138,6 +141,14 @@ def test_help_is_the_zoo_s(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--optimize-hyperparameters" in printed
     assert ",arpo,barpo}" in printed
     assert sys.argv == argv
+
+
+@pytest.mark.parametrize("value", ["ramp_0.05", "'ramp_0.05", "1e"])
+def test_values_that_are_no_python(value: str) -> None:
+    with pytest.raises(
+        ValueError, match=r"as Python, and in one .* there is an error: .*\. A text needs quotes of its"
+    ):
+        zoo.prepare("train", ["-params", f"epsilon:{value}"])
 
 
 @pytest.mark.parametrize("argv", [["--env-kwargs", "g:9.0"], []])
@@ -377,7 +388,10 @@ def test_model_card() -> None:
 
 
 class FakeHub:
-    """The Hub: a folder."""
+    """The Hub, and what was uploaded to it last."""
+
+    card: str
+    files: set[str]
 
     def create_repo(self, repo_id: str, **kwargs: Any) -> str:
         return repo_id
@@ -412,3 +426,36 @@ def test_a_download_without_statistics_fails() -> None:
 
     assert not issubclass(EntryNotFoundError, requests.exceptions.HTTPError)
     assert all(entry["normalize"] is True for algo in zoo.ALGORITHMS for entry in read(algo).values())
+
+
+@pytest.mark.slow
+def test_hopper_as_a_user_types_it(tmp_path: Path) -> None:
+    """The Zoo's main uses, in processes of their own."""
+    pytest.importorskip("mujoco")
+    path = os.pathsep.join(filter(None, [str(Path(zoo.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]))
+
+    def sb3_barpo(line: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "sb3_barpo", *line.split()],
+            cwd=tmp_path,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path},
+            capture_output=True,
+            encoding="utf-8",
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    sb3_barpo(f"train --algo barpo {HOPPER}")
+    run = tmp_path / "logs" / "barpo" / "Hopper-v5_1"
+    assert (run / "Hopper-v5" / "command.txt").read_text().endswith("-m sb3_barpo train --algo barpo " + HOPPER)
+    returns = [
+        float(re.search(r"Mean reward: ([\d.]+)", sb3_barpo(f"enjoy --env Hopper-v5 --no-render {best}"))[1])
+        for best in ("", "--load-best")
+    ]
+    assert min(returns) > 100  # an untrained one falls over at once
+    sb3_barpo(f"train --env Hopper-v5 -n 2048 -i {run}/Hopper-v5.zip --eval-freq -1")
+    again = load_agent(tmp_path / "logs" / "barpo" / "Hopper-v5_2", "Hopper-v5").model
+    assert again._n_updates == 110
+    assert "Number of finished trials:  3" in sb3_barpo(
+        "train --env Hopper-v5 -n 2000 -optimize --n-trials 3 --seed 15 --eval-episodes 1 --no-optim-plots"
+    )
