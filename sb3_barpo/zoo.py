@@ -206,7 +206,7 @@ def _prepare_training(given: argparse.Namespace) -> list[str]:
         # A module, not a path: it is recorded with the agent, which may be uploaded.
         given.conf_file = f"sb3_barpo.hyperparams.{given.algo}"
         added += ["--conf-file", given.conf_file]
-    for package in given.gym_packages:
+    for package in ["rl_zoo3.import_envs", *given.gym_packages]:
         importlib.import_module(package)
     if given.env in gymnasium.registry:  # if not, the Zoo says so, and what may have been meant
         settings = _read_settings(given)
@@ -240,8 +240,9 @@ def _read_settings(given: argparse.Namespace) -> dict[str, Any]:
 @functools.cache
 def _arguments(algorithm: type[RobustPPO]) -> frozenset[str]:
     """The names of an algorithm's arguments, PPO's among them."""
+    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     signatures = (inspect.signature(cls.__init__).parameters for cls in (algorithm, PPO))
-    names = {name for parameters in signatures for name, p in parameters.items() if p.kind.name.find("VAR") < 0}
+    names = {name for parameters in signatures for name, p in parameters.items() if p.kind not in variadic}
     # The Zoo gives these by itself.
     return frozenset(names - {"self", "env", "_init_setup_model", "tensorboard_log", "seed", "verbose", "device"})
 
@@ -263,10 +264,10 @@ def _is_linear(text: str) -> bool:
 def model_card(text: str) -> str:
     """
     :param text: A model card as the Zoo writes it.
-    :return: The card with the commands that know the algorithm.
+    :return: The card; for ARPO and BARPO with the commands that know them.
     """
-    text = re.sub(r"python -m rl_zoo3\.(\w+)", r"python -m sb3_barpo \1", text)
-    return text.replace("pip install rl_zoo3", 'pip install "sb3-barpo[zoo]"')
+    ours = re.sub(r"python -m rl_zoo3\.(\w+)(?= --algo b?arpo )", r"python -m sb3_barpo \1", text)
+    return text if ours == text else ours.replace("pip install rl_zoo3", 'pip install "sb3-barpo[zoo]"')
 
 
 @contextlib.contextmanager

@@ -174,11 +174,13 @@ def test_all_plots(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch
 
 
 def test_model_card() -> None:
-    card = "pip install rl_zoo3\npython -m rl_zoo3.enjoy -f logs/\npython -m rl_zoo3.load_from_hub -f logs/"
-    ours = (
-        'pip install "sb3-barpo[zoo]"\npython -m sb3_barpo enjoy -f logs/\npython -m sb3_barpo load_from_hub -f logs/'
-    )
-    assert zoo.model_card(card) == ours
+    card = "pip install rl_zoo3\npython -m rl_zoo3.enjoy --algo {0} -f logs\n"
+    card += "python -m rl_zoo3.load_from_hub --algo {0} -f logs"
+    ours = 'pip install "sb3-barpo[zoo]"\npython -m sb3_barpo enjoy --algo {0} -f logs\n'
+    ours += "python -m sb3_barpo load_from_hub --algo {0} -f logs"
+    for algo in ("arpo", "barpo"):
+        assert zoo.model_card(card.format(algo)) == ours.format(algo)
+    assert zoo.model_card(card.format("ppo")) == card.format("ppo")
 
 
 class FakeHub:
