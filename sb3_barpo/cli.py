@@ -1,12 +1,13 @@
 """The command line: ``sb3-barpo`` or ``python -m sb3_barpo``."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import gymnasium
 
-from sb3_barpo import __version__
+from sb3_barpo import __version__, zoo
 from sb3_barpo.agents import ALGORITHMS, load_agent
 from sb3_barpo.attacks import ATTACKS
 from sb3_barpo.demo import ENV, EPSILON, STEPS, demo
@@ -23,9 +24,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = vars(parser.parse_args(argv))
     command = args.pop("command")
     try:
-        command(**args)
+        program = command(**args)
     except (ValueError, TypeError, OSError, gymnasium.error.Error) as error:
         parser.exit(2, f"sb3-barpo: {error}\n")
+    if program is not None:
+        program()  # out here, its own errors keep their tracebacks: it may have trained for hours
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -34,6 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_demo(commands)
     _add_evaluate(commands)
+    _add_zoo(commands)
     return parser
 
 
@@ -119,3 +123,15 @@ def _evaluate(
         loaded = [one._replace(name=name) for one, name in zip(loaded, names, strict=True)]
     report = evaluate(loaded, attacks, epsilon, budget, output, jobs, episodes, seed, not stochastic)
     print(f"\n{report.to_markdown()}\n{report.verdict()}\n\nThe report and its pictures: {output / 'report.md'}")
+
+
+def _add_zoo(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    for name, does in zoo.COMMANDS.items():
+        # Without a prefix there are no options, so that the Zoo gets them all, --help included.
+        sub = commands.add_parser(name, help=does, add_help=False, prefix_chars="\0")
+        sub.add_argument("argv", nargs="*")
+        sub.set_defaults(command=_zoo, name=name)
+
+
+def _zoo(name: str, argv: list[str]) -> Callable[[], None]:
+    return partial(zoo.launch, name, zoo.prepare(name, argv))

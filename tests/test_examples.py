@@ -49,7 +49,7 @@ EXAMPLES: dict[str, tuple[list[str], list[str]]] = {
 
 
 def test_every_example_is_listed() -> None:
-    assert sorted(path.name for path in (ROOT / "examples").glob("*.py")) == sorted(EXAMPLES)
+    assert sorted(path.name for path in (ROOT / "examples").glob("*.py")) == sorted([*EXAMPLES, "custom_envs.py"])
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
@@ -58,7 +58,7 @@ def test_example(name: str, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, str(ROOT / "examples" / name), "--timesteps", "1024", "--episodes", "2"],
         cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUTF8": "1", "PYTHONPATH": _python_path()},
+        env=_environment(),
         capture_output=True,
         encoding="utf-8",
         timeout=300,
@@ -73,6 +73,25 @@ def test_example(name: str, tmp_path: Path) -> None:
     assert not missing, missing
 
 
-def _python_path() -> str:
-    """The package under test first, whatever is installed."""
-    return os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+def test_custom_envs(tmp_path: Path) -> None:
+    """The command of its docstring, in its folder."""
+    pytest.importorskip("rl_zoo3")
+    text = (ROOT / "examples" / "custom_envs.py").read_text(encoding="utf-8")
+    command = re.search(r"python (-m rl_zoo3\.train .*)", text)
+    assert command
+    done = subprocess.run(
+        [sys.executable, *command[1].split(), "-n", "64", "-params", "n_steps:64", "-f", str(tmp_path)],
+        cwd=ROOT / "examples",
+        env=_environment(),
+        capture_output=True,
+        encoding="utf-8",
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "barpo" / "Hopper-v5_1" / "Hopper-v5.zip").is_file()
+
+
+def _environment() -> dict[str, str]:
+    """One thread, and the package under test first, whatever is installed."""
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUTF8": "1", "PYTHONPATH": path}

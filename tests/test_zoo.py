@@ -1,0 +1,205 @@
+"""ARPO and BARPO in the RL Zoo: what is registered, completed and refused, and the packaged settings."""
+
+import importlib
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import rl_zoo3
+import yaml
+from rl_zoo3.exp_manager import ExperimentManager
+from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
+from rl_zoo3.utils import ALGOS
+from zoo_commands import ENV, inside, manager, train
+
+from sb3_barpo import ARPO, BARPO, zoo
+from sb3_barpo.cli import main
+from sb3_barpo.hyperparams import read
+
+# Deprecations among the libraries that the Zoo brings together are no business of ours.
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+zoo.register()
+STRENGTH = {"Hopper": 0.075, "Walker2d": 0.05, "HalfCheetah": 0.15, "Ant": 0.15}
+
+
+# Registration
+
+
+def test_registration_is_in_place_and_can_be_repeated() -> None:
+    before = dict(ALGOS), dict(HYPERPARAMS_SAMPLER), dict(HYPERPARAMS_CONVERTER)
+    zoo.register()
+    assert before == (ALGOS, HYPERPARAMS_SAMPLER, HYPERPARAMS_CONVERTER)
+    assert (ALGOS["arpo"], ALGOS["barpo"]) == (ARPO, BARPO)
+    assert rl_zoo3.ALGOS is ALGOS
+
+
+def test_the_zoo_is_imported_only_when_it_is_needed() -> None:
+    code = "import sys, sb3_barpo.cli as c\ntry: c.main(['--help'])\nfinally: assert 'rl_zoo3' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8")
+    assert done.returncode == 0, done.stderr
+    assert all(command in done.stdout for command in zoo.COMMANDS)
+
+
+@pytest.mark.parametrize("missing", ["rl_zoo3", "requests"])
+def test_without_the_zoo(missing: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == missing else find(name))
+    with pytest.raises(ValueError, match=rf"commands need {missing}: pip install \"sb3-barpo\[zoo\]\""):
+        zoo.register()
+    with pytest.raises(SystemExit, match="2"):
+        main(["enjoy"])
+    assert capsys.readouterr().err.startswith(f"sb3-barpo: The RL Zoo's commands need {missing}")
+
+
+def test_unknown_command() -> None:
+    with pytest.raises(ValueError, match=r"Unknown command 'play'. The RL Zoo's are train, enjoy"):
+        zoo.run("play", [])
+
+
+# Arguments
+
+
+@pytest.mark.parametrize(
+    ("command", "argv", "added"),
+    [
+        ("train", "--env Hopper-v5", "--algo barpo --conf-file sb3_barpo.hyperparams.barpo"),
+        ("train", "--algo arpo --env Hopper-v5", "--conf-file sb3_barpo.hyperparams.arpo"),
+        ("train", "--algo barpo -conf sb3_barpo.hyperparams.arpo", ""),
+        ("train", "--algo ppo", ""),
+        ("train", "--env Nowhere-v0", "--algo barpo --conf-file sb3_barpo.hyperparams.barpo"),
+        ("enjoy", "", "--algo barpo --folder logs"),
+        ("enjoy", "--algo arpo -f elsewhere", ""),
+        ("enjoy", "--algo ppo", ""),
+        ("enjoy", "--help", "--algo barpo"),
+        ("load_from_hub", "-orga me", "--algo barpo"),
+    ],
+)
+def test_what_is_completed(command: str, argv: str, added: str) -> None:
+    assert zoo.prepare(command, argv.split()) == argv.split() + added.split()
+
+
+def test_help_is_the_zoo_s(capsys: pytest.CaptureFixture[str]) -> None:
+    argv = list(sys.argv)
+    with pytest.raises(SystemExit, match="0"):
+        main(["train", "--help"])
+    printed = capsys.readouterr().out
+    assert "--optimize-hyperparameters" in printed
+    assert ",arpo,barpo}" in printed
+    assert sys.argv == argv
+
+
+@pytest.mark.parametrize("value", ["ramp_0.05", "'ramp_0.05", "1e"])
+def test_values_that_are_no_python(value: str) -> None:
+    with pytest.raises(
+        ValueError, match=r"as Python, and in one .* there is an error: .*\. A text needs quotes of its"
+    ):
+        zoo.prepare("train", ["-params", f"epsilon:{value}"])
+
+
+@pytest.mark.parametrize("argv", [["--env-kwargs", "g:9.0"], []])
+def test_env_kwargs_of_a_file_reach_the_evaluation(argv: list[str], tmp_path: Path) -> None:
+    """The Zoo keeps them from its evaluation environment, and from the videos."""
+    config = tmp_path / "mine.yml"
+    config.write_text(
+        yaml.safe_dump({ENV: {**read("barpo")[ENV], "env_kwargs": {"g": 5.0, "render_mode": "rgb_array"}}})
+    )
+    plain = manager(config=str(config))
+    settings, _ = plain.read_hyperparameters()
+    assert settings["env_kwargs"]["g"] == 5.0
+    assert plain.eval_env_kwargs == {}
+    prepared = zoo.prepare("train", ["--algo", "barpo", "--env", ENV, "-conf", str(config), *argv])
+    if argv:
+        assert prepared[-2:] == argv
+    else:
+        assert prepared[-3:] == ["--env-kwargs", "g:5.0", "render_mode:'rgb_array'"]
+
+
+# Settings
+
+
+@pytest.mark.parametrize("algo", ["arpo", "barpo"])
+@pytest.mark.parametrize("env", sorted(read("barpo")))
+def test_every_entry_makes_an_agent(algo: str, env: str, tmp_path: Path) -> None:
+    pytest.importorskip("mujoco")
+    it = manager(algo, "Acrobot-v1" if env == "default" else env, log_folder=str(tmp_path), eval_freq=-1)
+    model, saved = it.setup_experiment()
+    assert type(model) is ALGOS[algo]
+    assert model.get_vec_normalize_env() is not None
+    assert model.epsilon == saved["epsilon"]
+    assert [model._epsilon_schedule(left) for left in (1, 0)] == [0, STRENGTH.get(env.split("-")[0], 0.05)]
+    assert model._kappa_schedule(0.5) == {"arpo": 0, "barpo": 1}[algo]
+    model.env.close()
+
+
+def test_the_two_files_differ_in_kappa_alone() -> None:
+    ours, theirs = read("barpo"), read("arpo")
+    assert {entry.pop("kappa", 1.0) for entry in ours.values()} == {1.0}
+    assert {entry.pop("kappa", 0.0) for entry in theirs.values()} == {0.0}
+    assert ours == theirs
+
+
+def test_settings_are_read_anew() -> None:
+    """The Zoo takes keys out of what it has read."""
+    import sb3_barpo.hyperparams.barpo as module
+
+    module.hyperparams[ENV].clear()
+    assert module.hyperparams[ENV]["n_envs"] == 4
+    with pytest.raises(AttributeError, match=r"module 'sb3_barpo.hyperparams.barpo' has no attribute 'nothing'"):
+        _ = module.nothing
+    with pytest.raises(AttributeError, match=r"module 'sb3_barpo.hyperparams.arpo' has no attribute 'nothing'"):
+        _ = importlib.import_module("sb3_barpo.hyperparams.arpo").nothing
+
+
+def test_all_keys_that_the_zoo_uses_with_ppo_are_known() -> None:
+    entries = yaml.safe_load((Path(rl_zoo3.__file__).parent / "hyperparams" / "ppo.yml").read_text())
+    assert len(entries) > 30
+    for entry in entries.values():
+        zoo.check_settings("barpo", entry)
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "match"),
+    [
+        ({"epsilom": 0.1}, ValueError, r"Unknown setting 'epsilom', .* 0.1. Did you mean 'epsilon'\? .* BARPO and the"),
+        ({"zzz": 1}, ValueError, r"Unknown setting 'zzz', with the value 1. Settings are .* own keys: callback, "),
+        ({"seed": 1}, ValueError, r"Unknown setting 'seed'"),  # the Zoo gives it
+        ({"ent_coef": "1e-3"}, ValueError, r"'ent_coef' is the text '1e-3', not a number.*!!float 1e-3"),
+        ({"epsilon": "1e-1"}, ValueError, r"'epsilon' is the text '1e-1'"),
+        ({"learning_rate": "ramp_0.1"}, ValueError, r"'learning_rate' is 'ramp_0.1', but .* 'lin_0.001'"),
+        ({"clip_range": "lin_x"}, ValueError, r"'clip_range' is 'lin_x', but here"),
+        ({"epsilon": "lin_0.1"}, ValueError, r"Unknown schedule 'lin_0.1'"),
+        ({"kappa": {"kind": "ramp", "valu": 1}}, ValueError, r"does not fit: 'ramp' takes value"),
+        ({"epsilon": [0.1]}, TypeError, r"A strength is a number, a schedule"),
+    ],
+)
+def test_settings_that_are_refused(settings: dict[str, Any], error: type[Exception], match: str) -> None:
+    with pytest.raises(error, match=match):
+        zoo.check_settings("barpo", settings)
+
+
+def test_settings_that_are_taken() -> None:
+    spec = {"kind": "linear", "initial": 0.1, "final": 0}
+    zoo.check_settings("arpo", {"epsilon": spec, "kappa": None, "clip_range": "lin_0.2", "target_kl": 0.1})
+
+
+@pytest.mark.parametrize("more", [[], ["-optimize"], ["-i", "agent.zip"]])
+def test_a_wrong_setting_is_one_line_before_anything_is_written(
+    more: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In the Zoo alone, an unknown setting is a traceback, and none at all where an agent is continued."""
+    with inside(tmp_path), pytest.raises(SystemExit, match="2"):
+        train("-params", "epsilom:0.1", *more)
+    printed = capsys.readouterr()
+    assert printed.err.startswith("sb3-barpo: Unknown setting 'epsilom'")
+    assert printed.err.count("\n") == 1
+    assert printed.out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_zoo_cannot_read_a_number_written_as_text() -> None:
+    with pytest.raises(ValueError, match="not enough values to unpack"):
+        ExperimentManager._preprocess_schedules({"learning_rate": "1e-3"})
