@@ -1,9 +1,11 @@
 """The command line: ``sb3-barpo`` or ``python -m sb3_barpo``."""
 
 import argparse
+from ast import literal_eval
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import gymnasium
 
@@ -13,6 +15,7 @@ from sb3_barpo.attacks import ATTACKS
 from sb3_barpo.demo import ENV, EPSILON, STEPS, demo
 from sb3_barpo.evaluate import evaluate
 from sb3_barpo.evaluation.budgets import BUDGETS
+from sb3_barpo.experiment import Evaluation
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -25,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     command = args.pop("command")
     try:
         program = command(**args)
-    except (ValueError, TypeError, OSError, gymnasium.error.Error) as error:
+    except (ValueError, TypeError, OSError, ImportError, gymnasium.error.Error) as error:
         parser.exit(2, f"sb3-barpo: {error}\n")
     if program is not None:
         program()  # out here, its own errors keep their tracebacks: it may have trained for hours
@@ -37,6 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_demo(commands)
     _add_evaluate(commands)
+    _add_tune(commands)
     _add_zoo(commands)
     return parser
 
@@ -123,6 +127,109 @@ def _evaluate(
         loaded = [one._replace(name=name) for one, name in zip(loaded, names, strict=True)]
     report = evaluate(loaded, attacks, epsilon, budget, output, jobs, episodes, seed, not stochastic)
     print(f"\n{report.to_markdown()}\n{report.verdict()}\n\nThe report and its pictures: {output / 'report.md'}")
+
+
+def _add_tune(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    sub = commands.add_parser(
+        "tune",
+        help="search for the schedule of the adversary's strength",
+        description="Search with Optuna for the schedules of epsilon and kappa that suit a task, confirm the best on "
+        "fresh seeds under stronger attacks, and write them as an RL Zoo entry and as a script, with tables and "
+        "pictures. A killed search goes on where it was. The same command on many machines, with one --storage and "
+        "--study-name, works on one study.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    what = sub.add_argument_group("what is trained")
+    what.add_argument("--algo", default="barpo", help="barpo or arpo")
+    what.add_argument("--env", required=True, help="id of a Gymnasium environment")
+    what.add_argument("--epsilon", type=float, help="strength to be robust against; None: that of our settings")
+    what.add_argument("--steps", type=int, help="environment steps a trial; None: those of our settings")
+    what.add_argument("--n-envs", type=int, help="environments that step together; None: those of our settings")
+    what.add_argument("--seed", type=int, default=0, help="trial n trains on this seed + n")
+    what.add_argument(
+        "-params", "--hyperparams", nargs="+", type=_setting, default=[], help="PPO's arguments, name:value each"
+    )
+    space = sub.add_argument_group("what is searched")
+    space.add_argument("--epsilon-range", type=float, nargs=2, help="of epsilon; None: a quarter to twice of --epsilon")
+    space.add_argument("--kappa-range", type=float, nargs=2, default=[0.1, 10.0], help="of kappa")
+    space.add_argument("--epsilon-kinds", nargs="+", default=["ramp"], help="kinds of epsilon's schedule")
+    space.add_argument("--kappa-kinds", nargs="+", default=["constant"], help="kinds of kappa's schedule")
+    space.add_argument("--solvers", nargs="+", default=["sgld"], help="sgld, pgd")
+    space.add_argument("--inner-steps", type=int, nargs=2, default=[10, 10], help="range of the solver's steps")
+    judged = sub.add_argument_group("how trials are judged")
+    judged.add_argument("--criterion", default="blend", help="blend, floor or pareto")
+    judged.add_argument("--weight", type=float, default=0.5, help="of the worst case, for blend")
+    judged.add_argument("--natural-floor", type=float, help="least natural return, for floor")
+    judged.add_argument("--attacks", nargs="+", default=["random", "critic", "mad"], help="that need no learning")
+    judged.add_argument("--episodes", type=int, default=20, help="for each attack")
+    confirmed = sub.add_argument_group("how the best are confirmed")
+    confirmed.add_argument("--confirm", type=int, default=3, help="how many of the best trials")
+    confirmed.add_argument("--confirm-seeds", type=int, default=3, help="on how many fresh seeds each")
+    confirmed.add_argument("--confirm-attacks", nargs="+", default=["all"], help="under which attacks")
+    confirmed.add_argument("--confirm-budget", default="quick", help=f"for learned ones: {', '.join(BUDGETS)}")
+    study = sub.add_argument_group("the study")
+    study.add_argument("--trials", type=int, default=40, help="finished trials it shall have; 0: report on it only")
+    study.add_argument("--jobs", type=int, default=1, help="number of processes")
+    study.add_argument("--storage", help="a journal file, a database's URL, or grpc://host:port; None: in --output")
+    study.add_argument("--study-name", default="strength")
+    study.add_argument("--sampler-seed", type=int, help="makes a study with one process repeatable")
+    study.add_argument("--output", type=Path, default=Path("tuning"), help="folder to write to")
+    sub.set_defaults(command=_tune)
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    """``name:value``, the value as Python reads it, or as text where it does not."""
+    name, colon, value = text.partition(":")
+    if not colon:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form name:value, such as n_steps:256")
+    try:
+        return name, literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value
+
+
+def _tune(**args: Any) -> None:
+    from sb3_barpo import tuning
+
+    kwargs = dict(args["hyperparams"])
+    given = {"steps": args["steps"], "n_envs": args["n_envs"], "seed": args["seed"], "kwargs": kwargs}
+    agent, usual = tuning.task(args["algo"], args["env"], **given)
+    epsilon = usual if args["epsilon"] is None else args["epsilon"]
+    if args["criterion"] == "floor" and args["natural_floor"] is None:
+        raise ValueError("The criterion floor needs --natural-floor, the least natural return that is allowed.")
+    criterion = {"kind": args["criterion"]}
+    criterion |= {"blend": {"weight": args["weight"]}, "floor": {"natural": args["natural_floor"]}}.get(
+        args["criterion"], {}
+    )
+    settings = tuning.Tuning(
+        agent,
+        tuning.StrengthSpace(
+            tuple(args["epsilon_range"] or tuning.StrengthSpace.around(epsilon).epsilon),
+            tuple(args["kappa_range"]),
+            args["epsilon_kinds"],
+            args["kappa_kinds"],
+            solvers=args["solvers"],
+            n_steps=tuple(args["inner_steps"]),
+        ),
+        Evaluation([epsilon], args["attacks"], args["episodes"]),
+        tuning.as_criterion(criterion),
+    )
+    confirmation = tuning.Confirmation(
+        args["confirm"], args["confirm_seeds"], attacks=args["confirm_attacks"], budget=args["confirm_budget"]
+    )
+    result = tuning.tune_strength(
+        settings,
+        args["output"],
+        args["trials"],
+        args["jobs"],
+        args["storage"],
+        args["study_name"],
+        confirmation,
+        args["sampler_seed"],
+        progress_bar=True,
+    )
+    print(f"\n{(args['output'] / 'report.md').read_text(encoding='utf-8').split('![')[0].strip()}\n")
+    print(f"Best: {result.best}. Its entry for the RL Zoo: {args['output'] / 'best.yml'}")
 
 
 def _add_zoo(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

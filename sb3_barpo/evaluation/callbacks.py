@@ -37,6 +37,8 @@ class RobustEvalCallback(EvalCallback):
     """
 
     model: OnPolicyAlgorithm
+    #: The last evaluation.
+    report: RobustnessReport | None = None
 
     def __init__(
         self,
@@ -77,9 +79,21 @@ class RobustEvalCallback(EvalCallback):
     def _on_step(self) -> bool:
         if self.eval_freq <= 0 or self.n_calls % self.eval_freq != 0:
             return True
+        report = self.evaluate()
+        self._log(report)
+        self._store(report)
+        continue_training = True
+        if report.worst_case > self.best_mean_reward:
+            continue_training = self._keep_best(report.worst_case)
+        if self.callback is not None:
+            continue_training = continue_training and self._on_event()
+        return continue_training
+
+    def evaluate(self) -> RobustnessReport:
+        """:return: What the policy does now; kept in ``report``."""
         if self.model.get_vec_normalize_env() is not None:
             sync_envs_normalization(self.training_env, self.eval_env)
-        report = evaluate_robustness(
+        self.report = evaluate_robustness(
             self.model,
             self.eval_env,
             self.attacks,
@@ -89,14 +103,7 @@ class RobustEvalCallback(EvalCallback):
             deterministic=self.deterministic,
             warn=self.warn,
         )
-        self._log(report)
-        self._store(report)
-        continue_training = True
-        if report.worst_case > self.best_mean_reward:
-            continue_training = self._keep_best(report.worst_case)
-        if self.callback is not None:
-            continue_training = continue_training and self._on_event()
-        return continue_training
+        return self.report
 
     def _log(self, report: RobustnessReport) -> None:
         self.last_mean_reward = report.natural

@@ -29,7 +29,7 @@ def returns_by_attack(report: "RobustnessReport", epsilon: float | None = None) 
     rows = report.at(epsilon)
     groups = list(rows["attack"].unique())
     width = 0.8 / len(report.agents)
-    figure, axes = _canvas(min(max(6.4, 2.4 + len(groups) * (0.7 + 0.45 * len(report.agents))), 12.0))
+    figure, axes = canvas(min(max(6.4, 2.4 + len(groups) * (0.7 + 0.45 * len(report.agents))), 12.0))
     for a, agent in enumerate(report.agents):
         colour = COLOURS[a % len(COLOURS)]
         for g, attack in enumerate(groups):
@@ -63,7 +63,7 @@ def worst_case_by_epsilon(report: "RobustnessReport") -> "Figure":
             "evaluate_robustness(..., epsilon=[0.05, 0.1, 0.15])."
         )
     tables = [report.summary(epsilon) for epsilon in strengths]
-    figure, axes = _canvas(7.6)
+    figure, axes = canvas(7.6)
     for a, agent in enumerate(report.agents):
         rows = [table.loc[agent] for table in tables]
         means = np.array([rows[0]["natural"], *(row["worst_case"] for row in rows)], dtype=float)
@@ -96,7 +96,7 @@ def plot_trace(clean: "Trace", attacked: "Trace", title: str) -> "Figure":
     shares = attacked.perturbations.reshape(steps, -1).T / (attacked.epsilon or 1.0)  # all 0 where ε is
     many = len(shares) > 40
     rows = 4.8 if many else max(0.16 * len(shares), 1.6)  # height in inches
-    figure, (top, bottom) = _canvas(8.6, rows + 3.1, nrows=2, sharex=True, gridspec_kw={"height_ratios": [rows, 1.9]})
+    figure, (top, bottom) = canvas(8.6, rows + 3.1, nrows=2, sharex=True, gridspec_kw={"height_ratios": [rows, 1.9]})
     picture = top.imshow(
         shares,
         cmap="RdBu_r",
@@ -126,8 +126,14 @@ def plot_trace(clean: "Trace", attacked: "Trace", title: str) -> "Figure":
     return figure
 
 
-def _canvas(width: float, height: float = 4.0, **grid: Any) -> "tuple[Figure, Any]":
-    """A figure and its axes: one, or as many as the grid, arguments of ``Figure.subplots``, has."""
+def canvas(width: float, height: float = 4.0, **grid: Any) -> "tuple[Figure, Any]":
+    """
+    :param width: In inches.
+    :param height: In inches.
+    :param grid: Arguments of ``Figure.subplots``.
+    :return: A figure in the style of all pictures, and its axes: one, or as many as the grid has.
+    :raises ImportError: if matplotlib is not installed.
+    """
     try:
         import matplotlib
         from matplotlib.figure import Figure

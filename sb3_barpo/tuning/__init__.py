@@ -1,0 +1,35 @@
+"""
+Tuning of the adversary's strength with Optuna: a search space of schedules, a callback for trials, whole studies.
+
+Needs the extra ``tune``: ``pip install "sb3-barpo[tune]"``.
+"""
+
+try:
+    import optuna  # noqa: F401
+    import psutil  # noqa: F401
+except ImportError as error:
+    raise ImportError(f'Tuning needs {error.name}: pip install "sb3-barpo[tune]"') from error
+
+from sb3_barpo.tuning.callbacks import RobustTrialCallback
+from sb3_barpo.tuning.confirm import Confirmation
+from sb3_barpo.tuning.criteria import Blend, Criterion, Floor, Pareto, as_criterion
+from sb3_barpo.tuning.strength import StrengthSpace, strength_params, suggest_strength
+from sb3_barpo.tuning.study import Tuning
+from sb3_barpo.tuning.tune import TuningResult, task, tune_strength
+
+__all__ = [
+    "Blend",
+    "Confirmation",
+    "Criterion",
+    "Floor",
+    "Pareto",
+    "RobustTrialCallback",
+    "StrengthSpace",
+    "Tuning",
+    "TuningResult",
+    "as_criterion",
+    "strength_params",
+    "suggest_strength",
+    "task",
+    "tune_strength",
+]

@@ -1,0 +1,152 @@
+"""Confirmation: a study's best strengths and the paper's, trained anew on fresh seeds, under stronger attacks."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pandas as pd
+from optuna.trial import FrozenTrial, TrialState
+
+from sb3_barpo.attacks import ATTACKS, attack_names
+from sb3_barpo.evaluation import RobustnessReport
+from sb3_barpo.evaluation.budgets import check_budget
+from sb3_barpo.evaluation.robustness import learned_names
+from sb3_barpo.experiment import Evaluation, run
+from sb3_barpo.tuning.strength import suggest_strength
+from sb3_barpo.tuning.study import Tuning
+
+#: Name of the paper's setting among the candidates.
+PAPER = "paper"
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """
+    How winners are confirmed.
+
+    :param top: How many of the study's best trials are confirmed, besides the paper's setting; 0 confirms nothing.
+    :param n_seeds: On how many seeds of training each.
+    :param first_seed: The first of them; trials take those from the agent's own on.
+    :param attacks: Names of the attacks.
+    :param budget: How hard to search for those that are learned.
+    :param n_eval_episodes: Episodes for each attack.
+    :param eval_seed: Seed of the first of them; the study's own begin with 10,000.
+    :raises ValueError: for a number out of range, or an unknown attack or budget.
+    """
+
+    top: int = 3
+    n_seeds: int = 3
+    first_seed: int = 100_000
+    attacks: Sequence[str] = ("all",)
+    budget: str = "quick"
+    n_eval_episodes: int = 50
+    eval_seed: int = 20_000
+
+    def __post_init__(self) -> None:
+        if self.top < 0 or self.n_seeds < 1:
+            raise ValueError(
+                f"Of the best trials at least 0 are confirmed, on at least 1 seed, but top is {self.top} and n_seeds "
+                f"is {self.n_seeds}."
+            )
+        attack_names(list(self.attacks))
+        check_budget(self.budget)
+
+    @property
+    def learns(self) -> bool:
+        """Whether one of the attacks is learned."""
+        return bool(learned_names(attack_names(list(self.attacks))))
+
+    def evaluation(self, epsilon: float) -> Evaluation:
+        """:return: How the agents are attacked, at this ε."""
+        return Evaluation(
+            [epsilon], list(self.attacks), self.n_eval_episodes, self.eval_seed, n_envs=8, budget=self.budget
+        )
+
+
+def best_trials(study: optuna.Study, tuning: Tuning, top: int) -> list[FrozenTrial]:
+    """
+    :param study: The study.
+    :param tuning: What its trials did.
+    :param top: How many to take at most.
+    :return: The best allowed trials other than the paper's setting, best first; of a Pareto front, as evenly spread
+        over it as can be.
+    """
+    if len(study.directions) > 1:
+        front = sorted(study.best_trials, key=lambda trial: trial.values[0])
+        front = [trial for trial in front if trial.user_attrs.get("setting") != PAPER]
+        count = min(top, len(front))
+        return [front[round(i * (len(front) - 1) / max(count - 1, 1))] for i in range(count)]
+    trials = [
+        trial
+        for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        if trial.user_attrs.get("setting") != PAPER and all(value <= 0 for value in trial.constraints.values())
+    ]
+    return sorted(trials, key=lambda trial: _preference(tuning, trial), reverse=True)[:top]
+
+
+def _preference(tuning: Tuning, trial: FrozenTrial) -> float:
+    return tuning.criterion.preference(trial.user_attrs["natural"], trial.user_attrs["worst_case"])
+
+
+def strengths(study: optuna.Study, tuning: Tuning, top: int) -> dict[str, dict[str, Any]]:
+    """
+    :return: The candidates by name, the paper's setting first: arguments of the algorithm.
+    """
+    best = {f"trial-{trial.number}": suggest_strength(trial, tuning.space) for trial in best_trials(study, tuning, top)}
+    return {PAPER: tuning.paper, **best}
+
+
+def confirm(
+    study: optuna.Study,
+    tuning: Tuning,
+    confirmation: Confirmation,
+    root: Path,
+    n_jobs: int = 1,
+    progress_bar: bool = False,
+) -> RobustnessReport:
+    """
+    Train and attack the candidates, as far as that is not done yet.
+
+    :param study: The study.
+    :param tuning: What its trials did.
+    :param confirmation: How to confirm.
+    :param root: Folder of the agents, which stay there.
+    :param n_jobs: Number of processes.
+    :param progress_bar: Whether to show a bar for each agent.
+    :return: The report on all agents, which are called ``<candidate>-seed<seed>``.
+    :raises ValueError: if no trial has come to its end.
+    """
+    candidates = strengths(study, tuning, confirmation.top)
+    if len(candidates) == 1:
+        raise ValueError(
+            f"The study {study.study_name!r} has no finished trial that is allowed, besides the paper's setting: there "
+            "is nothing to confirm. Run more trials, or ask for less."
+        )
+    seeds = range(confirmation.first_seed, confirmation.first_seed + confirmation.n_seeds)
+    agents = [
+        tuning.trained_with(strength, f"{name}-seed{seed}", seed)
+        for seed in seeds
+        for name, strength in candidates.items()
+    ]
+    return run(agents, confirmation.evaluation(tuning.epsilon), root, n_jobs, progress_bar)
+
+
+def by_candidate(report: RobustnessReport, tuning: Tuning) -> pd.DataFrame:
+    """
+    :param report: What :func:`confirm` gave.
+    :param tuning: What the study's trials did.
+    :return: One row a candidate, the best first: means over the seeds of ``natural``, of the return under each attack
+        and of ``worst_case``, the lowest worst case of a seed, ``preference``.
+    """
+    table = report.summary()
+    columns = ["natural", *(name for name in ATTACKS if name in table), "worst_case"]
+    grouped = table[columns].groupby(table.index.str.replace(r"-seed\d+$", "", regex=True))
+    rows = grouped.mean()
+    rows["lowest"] = grouped["worst_case"].min()
+    rows["preference"] = [
+        tuning.criterion.preference(natural, worst)
+        for natural, worst in zip(rows["natural"], rows["worst_case"], strict=True)
+    ]
+    return rows.rename_axis("candidate").sort_values("preference", ascending=False)

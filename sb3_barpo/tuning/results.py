@@ -1,0 +1,214 @@
+"""What comes out of a study: tables, pictures, and the best strength as an entry of RL Zoo and as a script."""
+
+import json
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import optuna
+import pandas as pd
+import yaml
+from optuna.trial import TrialState
+
+from sb3_barpo.evaluation.plots import COLOURS, canvas
+from sb3_barpo.experiment import Agent
+from sb3_barpo.schedules import as_schedule
+from sb3_barpo.tuning.study import Tuning, finished
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def plain(strength: dict[str, Any]) -> dict[str, Any]:
+    """
+    :param strength: Arguments of the algorithm, as :func:`sb3_barpo.tuning.suggest_strength` gives them.
+    :return: The same, short: schedules as strings, constants as numbers, the solver only if it is not the default.
+    """
+    short: dict[str, Any] = {}
+    for name in ("epsilon", "kappa"):
+        schedule = as_schedule(strength[name])
+        spec = strength[name]
+        short[name] = spec["value"] if isinstance(spec, dict) and spec["kind"] == "constant" else str(schedule)
+    adversary = strength.get("adversary", {"solver": "sgld", "n_steps": 10})
+    if adversary != {"solver": "sgld", "n_steps": 10}:
+        short["adversary"] = adversary
+    return short
+
+
+def zoo_entry(agent: Agent, strength: dict[str, Any]) -> str:
+    """
+    :param agent: What was trained.
+    :param strength: The adversary's strength, as :func:`plain` gives it.
+    :return: An entry for RL Zoo's ``--conf-file``.
+    """
+    settings = {
+        "normalize": agent.normalize,
+        "n_envs": agent.n_envs,
+        "n_timesteps": agent.steps,
+        "policy": "MlpPolicy",
+        **agent.kwargs,
+        **strength,
+    }
+    return str(yaml.safe_dump({agent.env: settings}, sort_keys=False))
+
+
+def script(agent: Agent, strength: dict[str, Any]) -> str:
+    """
+    :param agent: What was trained.
+    :param strength: The adversary's strength, as :func:`plain` gives it.
+    :return: A Python script that trains it.
+    """
+    settings = {**agent.kwargs, **strength}
+    arguments = "".join(f"    {name}={_written(value)},\n" for name, value in settings.items())
+    env = f'make_vec_env("{agent.env}", n_envs={agent.n_envs})'
+    schedules = any(_is_linear(value) for value in settings.values())
+    return (
+        "from stable_baselines3.common.env_util import make_vec_env\n"
+        + ("from stable_baselines3.common.utils import LinearSchedule\n" if schedules else "")
+        + ("from stable_baselines3.common.vec_env import VecNormalize\n" if agent.normalize else "")
+        + f"\nfrom sb3_barpo import {agent.algo.upper()}\n\n"
+        + f"env = {f'VecNormalize({env})' if agent.normalize else env}\n"
+        + f'model = {agent.algo.upper()}(\n    "MlpPolicy",\n    env,\n{arguments})\n'
+        + f'model.learn({agent.steps})\nmodel.save("agent")\n'
+        + ('env.save("vecnormalize.pkl")\n' if agent.normalize else "")
+    )
+
+
+def _is_linear(value: Any) -> bool:
+    return isinstance(value, str) and value.startswith("lin_")
+
+
+def _written(value: Any) -> str:
+    if _is_linear(value):
+        return f"LinearSchedule({value.removeprefix('lin_')}, 0.0, 1.0)"
+    return json.dumps(value) if isinstance(value, str) else repr(value)
+
+
+def plot_returns(study: optuna.Study, tuning: Tuning) -> "Figure":
+    """
+    :param study: The study.
+    :param tuning: What its trials did.
+    :return: Each finished trial by its natural return and its worst case, with the Pareto front of the complete ones.
+    :raises ImportError: if matplotlib is not installed.
+    """
+    figure, axes = canvas(7.6, 4.8)
+    trials = [trial for trial in finished(study) if "natural" in trial.user_attrs]
+    for state, marker, label in ((TrialState.COMPLETE, "o", "complete"), (TrialState.PRUNED, "x", "pruned")):
+        points = _points([trial for trial in trials if trial.state == state])
+        if len(points):
+            axes.plot(*points.T, marker, color=COLOURS[0], alpha=0.6, ms=6, label=f"{len(points)} {label}")
+    complete = _points([trial for trial in trials if trial.state == TrialState.COMPLETE])
+    front = np.array([p for p in complete if not any((complete >= p).all(1) & (complete > p).any(1))])
+    if len(front):
+        front = front[front[:, 0].argsort()]
+        axes.plot(*front.T, color="0.4", lw=1.2, zorder=0, label="front")
+    paper = _points([trial for trial in trials if trial.user_attrs.get("setting") == "paper"])
+    if len(paper):
+        axes.plot(*paper.T, "*", color=COLOURS[1], ms=15, label="the paper's setting")
+    axes.set_title(f"Trials on {tuning.agent.env}, attacks at ε = {tuning.epsilon:g}, one seed each", loc="left")
+    axes.set_xlabel("natural return")
+    axes.set_ylabel("return under the worst attack")
+    axes.grid(alpha=0.25)
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+    return figure
+
+
+def _points(trials: list[optuna.trial.FrozenTrial]) -> np.ndarray:
+    return np.array([(t.user_attrs["natural"], t.user_attrs["worst_case"]) for t in trials]).reshape(-1, 2)
+
+
+def plot_history(study: optuna.Study, tuning: Tuning) -> "Figure":
+    """
+    :param study: The study.
+    :param tuning: What its trials did.
+    :return: What the study prefers, trial by trial, and the best so far.
+    :raises ImportError: if matplotlib is not installed.
+    """
+    figure, axes = canvas(7.6)
+    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    numbers = [trial.number for trial in trials]
+    values = [tuning.criterion.preference(*point) for point in _points(trials).tolist()]
+    axes.plot(numbers, values, "o", color=COLOURS[0], alpha=0.6, ms=6, label="complete trials")
+    axes.step(numbers, np.maximum.accumulate(values), where="post", color=COLOURS[1], lw=2.2, label="best so far")
+    axes.set_title(f"{study.study_name}: {tuning.criterion.kind} by trial", loc="left")
+    axes.set_xlabel("trial")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.set_ylabel(tuning.criterion.kind)
+    axes.grid(axis="y", alpha=0.25)
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+    return figure
+
+
+def plot_importance(study: optuna.Study, tuning: Tuning) -> "Figure":
+    """
+    :param study: The study.
+    :param tuning: What its trials did.
+    :return: How much each parameter decides whether a trial is among the best (PED-ANOVA, Watanabe et al., 2023).
+    :raises ImportError: if matplotlib is not installed.
+    """
+
+    def loss(trial: optuna.trial.FrozenTrial) -> float:  # the evaluator takes low for good
+        return -tuning.criterion.preference(trial.user_attrs["natural"], trial.user_attrs["worst_case"])
+
+    importances = optuna.importance.get_param_importances(study, target=loss)
+    figure, axes = canvas(7.6, 1.2 + 0.4 * len(importances))
+    names = list(importances)[::-1]
+    axes.barh(names, [importances[name] for name in names], color=COLOURS[0], height=0.6)
+    axes.set_title(f"{study.study_name}: importance of the parameters for {tuning.criterion.kind}", loc="left")
+    axes.set_xlabel("share")
+    axes.grid(axis="x", alpha=0.25)
+    axes.set_axisbelow(True)
+    return figure
+
+
+def plot_schedules(candidates: dict[str, dict[str, Any]]) -> "Figure":
+    """
+    :param candidates: Strengths by name.
+    :return: Above, ε over training; below, κ.
+    :raises ImportError: if matplotlib is not installed.
+    """
+    figure, (top, bottom) = canvas(7.6, 5.0, nrows=2, sharex=True)
+    times = np.linspace(0, 1, 401)
+    for axes, name, label in ((top, "epsilon", "ε"), (bottom, "kappa", "κ")):
+        for i, (candidate, strength) in enumerate(candidates.items()):
+            schedule = as_schedule(strength[name])
+            values = [schedule(1 - time) for time in times]
+            axes.plot(100 * times, values, color=COLOURS[i % 7], lw=2.2, ls="--" if i == 0 else "-", label=candidate)
+        axes.set_ylabel(label)
+        axes.set_ylim(bottom=0)
+        axes.grid(alpha=0.25)
+    top.set_title("The best strengths over training", loc="left")
+    bottom.set_xlabel("training done, %")
+    top.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+    return figure
+
+
+def write_study(study: optuna.Study, tuning: Tuning, candidates: dict[str, dict[str, Any]], output: Path) -> list[str]:
+    """
+    Write ``trials.csv`` and the study's pictures.
+
+    :param study: The study.
+    :param tuning: What its trials did.
+    :param candidates: The strengths to draw.
+    :param output: Folder to write to.
+    :return: Names of the pictures.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    study.trials_dataframe(multi_index=False).to_csv(output / "trials.csv", index=False)
+    pictures = {"returns": plot_returns(study, tuning), "schedules": plot_schedules(candidates)}
+    if study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+        pictures["history"] = plot_history(study, tuning)
+    with suppress(ValueError, RuntimeError):  # of too few trials, or all alike, Optuna can say nothing
+        pictures["importance"] = plot_importance(study, tuning)
+    for name, picture in pictures.items():
+        picture.savefig(output / f"{name}.png")
+    return [f"{name}.png" for name in pictures]
+
+
+def confirmed_markdown(rows: pd.DataFrame) -> str:
+    """:return: The table of confirmed candidates."""
+    shown = rows.drop(columns="preference").map("{:.0f}".format).reset_index()
+    shown = shown.rename(columns={"worst_case": "worst case", "lowest": "lowest worst case of a seed"})
+    align = ["left", *["right"] * (len(shown.columns) - 1)]
+    return str(shown.to_markdown(index=False, colalign=align, disable_numparse=True))

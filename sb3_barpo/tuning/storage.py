@@ -1,0 +1,89 @@
+"""Where studies live: a journal file, a database, or a server in front of one."""
+
+import warnings
+from pathlib import Path
+
+import optuna
+from optuna.exceptions import ExperimentalWarning
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage, RetryHeartbeatStaleTrialCallback
+from optuna.storages.journal import JournalFileBackend
+
+#: Seconds between two signs of life of a trial, and after which one that gives none is taken for dead and tried again.
+HEARTBEAT, GRACE = 30, 120
+#: How often a trial is tried again after its worker was killed.
+MAX_RETRY = 3
+
+
+def open_storage(storage: str | Path) -> BaseStorage:
+    """
+    :param storage: File of a journal, made if it is missing; ``grpc://host:port`` of Optuna's gRPC proxy; or a URL of
+        SQLAlchemy: ``postgresql+psycopg://user@host/name``, ``mysql+pymysql://user@host/name``.
+    :return: The storage.
+    :raises ConnectionError: if it cannot be reached.
+    :raises ImportError: if the database's driver is not installed.
+    :raises ValueError: if it is no URL, or a file that is no journal.
+    """
+    address = str(storage)
+    if "://" not in address:
+        return _journal(Path(address))
+    if address.startswith("grpc://"):
+        return _proxy(address)
+    return _database(address)
+
+
+def _journal(path: Path) -> BaseStorage:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        return JournalStorage(JournalFileBackend(str(path)))
+    except (ValueError, KeyError, TypeError) as error:  # of a file with other content
+        raise ValueError(
+            f"{str(path)!r} is no journal of Optuna: {error}. Name another file, or a new one, which will be made."
+        ) from error
+
+
+def _proxy(address: str) -> BaseStorage:
+    host, _, port = address.removeprefix("grpc://").rpartition(":")
+    if not host or not port.isdigit():
+        raise ValueError(f"The address of a gRPC proxy is grpc://host:port, but this is {address!r}.")
+    try:
+        import grpc  # type: ignore[import-untyped]
+    except ImportError as error:
+        raise ImportError("Optuna's gRPC proxy needs grpcio: pip install grpcio protobuf") from error
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        proxy = optuna.storages.GrpcStorageProxy(host=host, port=int(port))
+    try:
+        proxy.wait_server_ready(timeout=10)
+    except grpc.FutureTimeoutError as error:
+        raise ConnectionError(
+            f"No gRPC proxy answers at {address}. Start one with optuna.storages.run_grpc_proxy_server."
+        ) from error
+    return proxy
+
+
+def _database(address: str) -> BaseStorage:
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+    try:
+        shown = make_url(address).render_as_string(hide_password=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            return RDBStorage(
+                address,
+                heartbeat_interval=HEARTBEAT,
+                grace_period=GRACE,
+                heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(max_retry=MAX_RETRY),
+            )
+    except ArgumentError as error:
+        raise ValueError(f"No storage has the address {address!r}: {error}") from error
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            f"{shown} needs a driver that is not installed: {error}. For PostgreSQL: pip install psycopg[binary], "
+            "for MySQL: pip install pymysql."
+        ) from error
+    except SQLAlchemyError as error:
+        reason = str(error.__cause__ or error).strip().splitlines()[0]
+        raise ConnectionError(
+            f"The storage {shown} cannot be reached: {reason}. Check that the server runs and knows user and database."
+        ) from error

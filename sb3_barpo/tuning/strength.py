@@ -1,0 +1,201 @@
+"""The search space: schedules of ε and κ, and the solver of the inner problem."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from optuna.trial import BaseTrial
+
+from sb3_barpo.adversary.spec import SOLVERS
+from sb3_barpo.schedules import Constant, Cosine, Cyclic, Linear, Ramp, Schedule, Smooth, Step, as_schedule
+
+#: A range of the search, from the lowest to the highest value.
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class StrengthSpace:
+    """
+    Which strengths of the adversary are tried. By default ε rises as one ramp of three parameters, its height, its end
+    and its delay, and κ is constant: four numbers and no branches, which TPE models jointly.
+
+    :param epsilon: Range of ε's values, searched on a logarithmic scale, as κ's.
+    :param kappa: Range of κ's values.
+    :param epsilon_kinds: Kinds of schedules for ε, of ``constant``, ``ramp``, ``linear``, ``cosine``, ``smooth``,
+        ``step`` and ``cyclic``. With several, the kind is a parameter too, and the others depend on it.
+    :param kappa_kinds: The same for κ.
+    :param latest: Latest end of a ramp, as a fraction of training. From there on trials can be compared.
+    :param solvers: ``sgld``, ``pgd`` or both.
+    :param n_steps: Range of the solver's number of steps.
+    :raises ValueError: for a range that is none, or a kind or solver that is not known.
+    """
+
+    epsilon: Range
+    kappa: Range = (0.1, 10.0)
+    epsilon_kinds: Sequence[str] = ("ramp",)
+    kappa_kinds: Sequence[str] = ("constant",)
+    latest: float = 0.75
+    solvers: Sequence[str] = ("sgld",)
+    n_steps: tuple[int, int] = (10, 10)
+
+    def __post_init__(self) -> None:
+        for name in ("epsilon", "kappa", "n_steps"):
+            low, high = getattr(self, name)
+            if not 0 < low <= high < float("inf"):
+                raise ValueError(
+                    f"A range is two finite numbers above 0, the lower first, but {name} is {(low, high)}. For a value "
+                    "that is not searched give it twice."
+                )
+        if not 0.2 <= self.latest <= 1:
+            raise ValueError(f"latest is a fraction of training from 0.2 to 1, but it is {self.latest!r}. Try 0.75.")
+        for name, known in (("epsilon_kinds", _KINDS), ("kappa_kinds", _KINDS), ("solvers", SOLVERS)):
+            given = tuple(getattr(self, name))
+            if not given or not set(given) <= set(known):
+                raise ValueError(f"{name} is {given}, but it takes one or more of {', '.join(known)}.")
+        for field in ("epsilon", "kappa", "epsilon_kinds", "kappa_kinds", "solvers", "n_steps"):
+            object.__setattr__(self, field, tuple(getattr(self, field)))  # JSON has lists
+
+    @classmethod
+    def around(cls, epsilon: float) -> "StrengthSpace":
+        """
+        :param epsilon: The strength for which robustness is wanted.
+        :return: The default space: ε from a quarter to twice of it.
+        """
+        return cls((epsilon / 4, 2 * epsilon))
+
+
+class _Parameter(NamedTuple):
+    """One number of a schedule; without a range of its own, the strength's, on a logarithmic scale."""
+
+    low: float | None = None
+    high: float | None = None
+    whole: bool = False
+
+
+class _Kind(NamedTuple):
+    """How a schedule is made of independent parameters, and how it gives them back."""
+
+    parameters: dict[str, _Parameter]
+    make: Callable[..., Schedule]
+    values: Callable[[Any], Sequence[float]]
+
+
+_STRENGTH = _Parameter()
+#: Times of ends have the upper bound ``latest``; a beginning is a fraction of the end, so that no range depends on
+#: another parameter.
+_END = _Parameter(0.1)
+_KINDS = {
+    "constant": _Kind({"value": _STRENGTH}, Constant, lambda s: [s.value]),
+    "ramp": _Kind(
+        {"value": _STRENGTH, "end": _END, "delay": _Parameter(0.0, 0.8)},
+        lambda value, end, delay: Ramp(value, end, delay * end),
+        lambda s: [s.value, s.end, s.begin / s.end],
+    ),
+    "linear": _Kind({"initial": _STRENGTH, "final": _STRENGTH}, Linear, lambda s: [s.initial, s.final]),
+    "cosine": _Kind({"initial": _STRENGTH, "final": _STRENGTH}, Cosine, lambda s: [s.initial, s.final]),
+    "smooth": _Kind(
+        {"value": _STRENGTH, "end": _END, "mid": _Parameter(0.05, 0.95)}, Smooth, lambda s: [s.value, s.end, s.mid]
+    ),
+    "step": _Kind(
+        {"first": _STRENGTH, "second": _STRENGTH, "time": _END},
+        lambda first, second, time: Step((first, second), (time,)),
+        lambda s: [*s.values, *s.times],
+    ),
+    "cyclic": _Kind(
+        {"low": _Parameter(0.0, 1.0), "high": _STRENGTH, "cycles": _Parameter(1, 8, whole=True)},
+        lambda low, high, cycles: Cyclic(low * high, high, cycles),
+        lambda s: [s.low / s.high, s.high, s.cycles],
+    ),
+}
+
+
+def suggest_strength(trial: BaseTrial, space: StrengthSpace) -> dict[str, Any]:
+    """
+    What a trial tries: arguments for :class:`sb3_barpo.ARPO` and :class:`sb3_barpo.BARPO`, such as JSON can hold. A
+    stored trial gives the same ones again: ``suggest_strength(study.best_trial, space)``. Values are rounded to four
+    digits.
+
+    :param trial: Optuna's trial, running, stored or ``FixedTrial``.
+    :param space: What is searched.
+    :return: ``epsilon`` and ``kappa``, specs of schedules, and ``adversary``, the spec of one.
+    :raises ValueError: from Optuna, for a stored trial of another space.
+
+    Example::
+
+        model = BARPO("MlpPolicy", env, **suggest_strength(trial, StrengthSpace.around(0.075)))
+    """
+    return {
+        "epsilon": _suggest(trial, "epsilon", space.epsilon, space.epsilon_kinds, space.latest).to_spec(),
+        "kappa": _suggest(trial, "kappa", space.kappa, space.kappa_kinds, space.latest).to_spec(),
+        "adversary": {
+            "solver": _choose(trial, "solver", space.solvers),
+            "n_steps": trial.suggest_int("n_steps", *space.n_steps)
+            if space.n_steps[0] < space.n_steps[1]
+            else space.n_steps[0],
+        },
+    }
+
+
+def _choose(trial: BaseTrial, name: str, choices: Sequence[str]) -> str:
+    return str(trial.suggest_categorical(name, choices)) if len(choices) > 1 else choices[0]
+
+
+def _suggest(trial: BaseTrial, name: str, strength: Range, kinds: Sequence[str], latest: float) -> Schedule:
+    kind = _choose(trial, f"{name}.kind", kinds)
+    # Named by their kind, so that each name has one distribution.
+    values = [
+        _suggest_number(trial, f"{name}.{kind}.{key}", parameter, strength, latest)
+        for key, parameter in _KINDS[kind].parameters.items()
+    ]
+    return _KINDS[kind].make(*values)
+
+
+def _suggest_number(trial: BaseTrial, name: str, parameter: _Parameter, strength: Range, latest: float) -> float:
+    if parameter.low is None:
+        low, high = strength
+        return _round(trial.suggest_float(name, low, high, log=True)) if low < high else low
+    if parameter.whole:
+        return trial.suggest_int(name, int(parameter.low), int(parameter.high or 0))
+    return _round(trial.suggest_float(name, parameter.low, latest if parameter.high is None else parameter.high))
+
+
+def _round(value: float) -> float:
+    """To four digits: more would mean nothing, and would have to be read in every table and file."""
+    return float(f"{value:.4g}")
+
+
+def strength_params(strength: Mapping[str, Any], space: StrengthSpace) -> dict[str, Any]:
+    """
+    The inverse of :func:`suggest_strength`, up to its rounding, to try a setting of one's own by
+    ``study.enqueue_trial``.
+
+    :param strength: ``epsilon``, ``kappa`` and ``adversary`` as the algorithms take them; ``adversary`` may lack.
+    :param space: What is searched.
+    :return: The trial's parameters; those that the space does not search are left out.
+    :raises ValueError: for a schedule that the space does not hold.
+    """
+    params: dict[str, Any] = {}
+    for name, limits, kinds in (
+        ("epsilon", space.epsilon, space.epsilon_kinds),
+        ("kappa", space.kappa, space.kappa_kinds),
+    ):
+        schedule = as_schedule(strength[name])
+        kind = schedule.kind if isinstance(schedule, Schedule) else "none of ours"
+        if kind not in kinds:
+            raise ValueError(f"{name} is {strength[name]!r}, but the space holds these kinds: {', '.join(kinds)}.")
+        if len(kinds) > 1:
+            params[f"{name}.kind"] = kind
+        for (key, parameter), value in zip(_KINDS[kind].parameters.items(), _KINDS[kind].values(schedule), strict=True):
+            low, high = limits if parameter.low is None else (parameter.low, parameter.high or space.latest)
+            if not low * (1 - 1e-3) <= value <= high * (1 + 1e-3):  # it may have been rounded
+                raise ValueError(
+                    f"{name}'s {key} is {value:g} in {strength[name]!r}, but the space goes from {low:g} to {high:g}."
+                )
+            if low < high:
+                params[f"{name}.{kind}.{key}"] = min(max(value, low), high)
+    adversary = strength.get("adversary", {})
+    if len(space.solvers) > 1:
+        params["solver"] = adversary.get("solver", "sgld")
+    if space.n_steps[0] < space.n_steps[1]:
+        params["n_steps"] = adversary.get("n_steps", 10)
+    return params

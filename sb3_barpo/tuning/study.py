@@ -1,0 +1,215 @@
+"""Studies of the adversary's strength: what a trial does, and the study that holds the trials."""
+
+import json
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Any
+
+import optuna
+from optuna.exceptions import DuplicatedStudyError
+from optuna.study import StudyDirection
+from optuna.trial import TrialState
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize
+
+from sb3_barpo.evaluation.robustness import learned_names
+from sb3_barpo.experiment import Agent, Evaluation, make_model
+from sb3_barpo.schedules import Constant, Ramp
+from sb3_barpo.tuning.callbacks import RobustTrialCallback
+from sb3_barpo.tuning.criteria import Blend, Criterion, as_criterion
+from sb3_barpo.tuning.storage import open_storage
+from sb3_barpo.tuning.strength import StrengthSpace, strength_params, suggest_strength
+
+_SETTINGS = "settings"
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """
+    What every trial of a study does.
+
+    :param agent: What is trained, without a strength: trial ``n`` gets one, and ``seed + n``.
+    :param space: The strengths that are tried.
+    :param evaluation: How trials are compared: attacks that need no learning, at one ε.
+    :param criterion: What the study looks for.
+    :param n_reports: How often a trial is compared with others before its end, from the latest end of a ramp on.
+    :raises ValueError: for an algorithm without an adversary, an attack that is learned, several ε, or no reports.
+    """
+
+    agent: Agent
+    space: StrengthSpace
+    evaluation: Evaluation
+    criterion: Criterion = field(default_factory=Blend)
+    n_reports: int = 2
+
+    def __post_init__(self) -> None:
+        if self.agent.algo not in ("arpo", "barpo"):
+            raise ValueError(
+                f"Only arpo and barpo have an adversary to tune, but the algorithm is {self.agent.algo!r}."
+            )
+        if len(self.evaluation.epsilon) != 1:
+            raise ValueError(
+                f"Trials are compared at one strength of the attacks, but epsilon is {self.evaluation.epsilon}. Name "
+                "the one for which robustness is wanted."
+            )
+        if learned := learned_names(self.evaluation.attacks):
+            raise ValueError(
+                f"{', '.join(learned)} would have to be learned anew for each trial. Name attacks that need no "
+                "learning: random, critic, mad. The winners are confirmed under all six."
+            )
+        if self.n_reports < 1:
+            raise ValueError(f"n_reports must be at least 1, but it is {self.n_reports}.")
+
+    @property
+    def epsilon(self) -> float:
+        """The strength for which robustness is wanted."""
+        return self.evaluation.epsilon[0]
+
+    @property
+    def paper(self) -> dict[str, Any]:
+        """The paper's setting: the field's ramp up to ε, and κ = 1."""
+        return {"epsilon": Ramp(self.epsilon).to_spec(), "kappa": Constant(1.0).to_spec()}
+
+    def to_spec(self) -> dict[str, Any]:
+        """:return: All settings, such as JSON can hold."""
+        spec = {**asdict(self), "criterion": self.criterion.to_spec()}
+        return dict(json.loads(json.dumps(spec)))
+
+    @classmethod
+    def from_spec(cls, spec: dict[str, Any]) -> "Tuning":
+        """
+        :param spec: What :meth:`to_spec` gave.
+        :return: The same settings.
+        """
+        return cls(
+            Agent(**spec["agent"]),
+            StrengthSpace(**spec["space"]),
+            Evaluation(**spec["evaluation"]),
+            as_criterion(spec["criterion"]),
+            spec["n_reports"],
+        )
+
+    def trained_with(self, strength: dict[str, Any], name: str, seed: int) -> Agent:
+        """:return: The agent of this strength, name and seed."""
+        return replace(self.agent, name=name, seed=seed, kwargs=self.agent.kwargs | strength)
+
+    def objective(self, trial: optuna.Trial) -> tuple[float, ...]:
+        """
+        Train and attack one agent.
+
+        :param trial: The trial.
+        :return: Its values.
+        :raises optuna.TrialPruned: if the pruner stops it.
+        """
+        strength = suggest_strength(trial, self.space)
+        agent = self.trained_with(strength, f"trial-{trial.number}", self.agent.seed + trial.number)
+        model = make_model(agent)
+        warmup = int(self.space.latest * agent.steps)
+        callback = RobustTrialCallback(
+            self._eval_env(),
+            trial,
+            criterion=self.criterion,
+            warmup=warmup,
+            eval_freq=max((agent.steps - warmup) // (self.n_reports * agent.n_envs), 1),
+            attacks=self.evaluation.attacks,
+            epsilon=self.epsilon,
+            n_eval_episodes=self.evaluation.n_eval_episodes,
+            seed=self.evaluation.seed,
+        )
+        model.learn(agent.steps, callback=callback)
+        try:
+            return callback.result()
+        finally:
+            callback.eval_env.close()
+            assert model.env is not None  # for mypy: it was made with environments
+            model.env.close()
+
+    def _eval_env(self) -> VecEnv:
+        venv = make_vec_env(self.agent.env, min(self.evaluation.n_envs, self.evaluation.n_eval_episodes))
+        return VecNormalize(venv, training=False, norm_reward=False) if self.agent.normalize else venv
+
+
+def open_study(tuning: Tuning, storage: str | Path, name: str) -> optuna.Study:
+    """
+    The study of this name, made if it is missing. The one who makes it enqueues the paper's setting as its first trial,
+    if the space holds it.
+
+    :param tuning: What its trials do.
+    :param storage: See :func:`sb3_barpo.tuning.storage.open_storage`.
+    :param name: The study's name.
+    :return: The study.
+    :raises ValueError: if there is one of this name with other settings.
+    """
+    backend = open_storage(storage)
+    pruner = optuna.pruners.MedianPruner(n_warmup_steps=int(tuning.space.latest * tuning.agent.steps))
+    directions = [StudyDirection.MAXIMIZE] * len(tuning.criterion.values)
+    try:
+        study = optuna.create_study(storage=backend, study_name=name, directions=directions, pruner=pruner)
+    except DuplicatedStudyError:
+        study = optuna.load_study(storage=backend, study_name=name, pruner=pruner)
+        _check_settings(study, tuning)
+        return study
+    try:
+        paper = strength_params(tuning.paper, tuning.space)
+    except ValueError:  # a space without it is the user's choice; the winners are compared with it all the same
+        pass
+    else:
+        study.enqueue_trial(paper, user_attrs={"setting": "paper"})
+    study.set_user_attr(_SETTINGS, tuning.to_spec())  # last: who finds them finds the whole study
+    return study
+
+
+def load_study(storage: str | Path, name: str) -> optuna.Study:
+    """
+    :param storage: See :func:`sb3_barpo.tuning.storage.open_storage`.
+    :param name: The study's name.
+    :return: The study, which must exist.
+    :raises ValueError: if it does not, or is none of this package.
+    """
+    backend = open_storage(storage)
+    names = [summary.study_name for summary in optuna.get_all_study_summaries(backend)]
+    if name not in names:
+        held = f"holds {', '.join(names)}" if names else "is empty"
+        raise ValueError(f"There is no study {name!r}: the storage {held}. Name one of these, or tune one first.")
+    study = optuna.load_study(storage=backend, study_name=name)
+    stored_tuning(study)
+    return study
+
+
+def stored_tuning(study: optuna.Study) -> Tuning:
+    """
+    :param study: A study.
+    :return: What its trials do.
+    :raises ValueError: if the study is none of this package.
+    """
+    if _SETTINGS not in study.user_attrs:
+        raise ValueError(
+            f"The study {study.study_name!r} does not say what its trials do, so it was not made by sb3_barpo. Name "
+            "another study."
+        )
+    return Tuning.from_spec(study.user_attrs[_SETTINGS])
+
+
+def _check_settings(study: optuna.Study, tuning: Tuning) -> None:
+    if len(study.directions) != len(tuning.criterion.values):
+        raise ValueError(
+            f"The study {study.study_name!r} has {len(study.directions)} objectives, but {tuning.criterion.kind} has "
+            f"{len(tuning.criterion.values)}. Choose another name for a new study, or the study's own criterion."
+        )
+    patience = monotonic() + 10  # who has just made it may not have said yet what its trials do
+    while _SETTINGS not in study.user_attrs and monotonic() < patience:
+        sleep(0.2)
+    stored, asked = stored_tuning(study).to_spec(), tuning.to_spec()
+    differing = [key for key in asked if asked[key] != stored[key]]
+    if differing:
+        raise ValueError(
+            f"The study {study.study_name!r} was made with other settings: "
+            + "; ".join(f"{key} was {stored[key]}, not {asked[key]}" for key in differing)
+            + ". Trials of both cannot be compared: choose another name, or the same settings."
+        )
+
+
+def finished(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
+    """:return: The trials that have come to an end of their own, pruned or not."""
+    return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))

@@ -1,0 +1,170 @@
+"""Whole studies: trials, confirmation of the best, and what comes out."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pandas as pd
+
+from sb3_barpo.experiment import Agent, make_model
+from sb3_barpo.hyperparams import read
+from sb3_barpo.schedules import as_schedule
+from sb3_barpo.tuning.confirm import PAPER, Confirmation, by_candidate, confirm, strengths
+from sb3_barpo.tuning.results import confirmed_markdown, plain, script, write_study, zoo_entry
+from sb3_barpo.tuning.study import Tuning, load_study, stored_tuning
+from sb3_barpo.tuning.workers import run_trials
+
+
+@dataclass(frozen=True)
+class TuningResult:
+    """
+    What a study found.
+
+    :param study: The study.
+    :param best: The name of the best candidate, ``paper`` or ``trial-<number>``; without confirmation it has been
+        judged by one seed.
+    :param strength: Its arguments for the algorithm.
+    :param confirmed: One row a candidate, see :func:`sb3_barpo.tuning.confirm.by_candidate`; ``None`` without
+        confirmation.
+    """
+
+    study: optuna.Study
+    best: str
+    strength: dict[str, Any] = field(repr=False)
+    confirmed: pd.DataFrame | None = field(repr=False)
+
+
+def tune_strength(
+    tuning: Tuning,
+    output: str | Path = "tuning",
+    n_trials: int = 40,
+    n_jobs: int = 1,
+    storage: str | Path | None = None,
+    study_name: str = "strength",
+    confirmation: Confirmation | None = None,
+    seed: int | None = None,
+    progress_bar: bool = False,
+) -> TuningResult:
+    """
+    Search for the schedule of the adversary's strength that suits a task, and confirm the best on fresh seeds, under
+    stronger attacks. A killed search goes on where it was, and so does one that is asked for more trials.
+
+    Writes ``trials.csv``, ``confirmed.csv`` (the report's rows), ``best.yml`` (an entry for RL Zoo), ``best.py``,
+    pictures, ``report.md``, and the confirmed agents under ``agents``.
+
+    :param tuning: What trials do.
+    :param output: Folder to write to.
+    :param n_trials: Number of finished trials that the study shall have; with 0 it is only reported on, and must exist.
+    :param n_jobs: Number of processes. In a script with several, call this below ``if __name__ == "__main__":``.
+    :param storage: Where the study lives, see :func:`sb3_barpo.tuning.storage.open_storage`; by default a journal in
+        the output folder.
+    :param study_name: The study's name.
+    :param confirmation: How winners are confirmed.
+    :param seed: Seed of the sampler.
+    :param progress_bar: Whether to show the progress.
+    :return: What was found.
+    :raises ValueError: for settings that do not fit each other or the study, or a study that does not exist.
+    :raises ConnectionError: if the storage cannot be reached.
+    :raises RuntimeError: if trials keep failing.
+    """
+    if n_trials < 0 or n_jobs < 1:
+        raise ValueError(f"A study has at least 0 trials and 1 process, but n_trials is {n_trials}, n_jobs {n_jobs}.")
+    confirmation = Confirmation() if confirmation is None else confirmation
+    output = Path(output)
+    storage = output / "study.log" if storage is None else storage
+    if n_trials == 0:
+        study = load_study(storage, study_name)
+        tuning = stored_tuning(study)
+    else:
+        _check(tuning)
+        study = run_trials(tuning, storage, study_name, n_trials, n_jobs, seed, progress_bar)
+    candidates = strengths(study, tuning, max(confirmation.top, 1))
+    pictures = write_study(study, tuning, candidates, output)
+    confirmed, best = None, list(candidates)[-1 if len(candidates) == 1 else 1]
+    if confirmation.top > 0:
+        report = confirm(study, tuning, confirmation, output / "agents", n_jobs, progress_bar)
+        report.to_csv(output / "confirmed.csv")
+        confirmed = by_candidate(report, tuning)
+        best = str(confirmed.index[0])
+    result = TuningResult(study, best, plain(candidates[best]), confirmed)
+    (output / "best.yml").write_text(zoo_entry(tuning.agent, result.strength), encoding="utf-8")
+    (output / "best.py").write_text(script(tuning.agent, result.strength), encoding="utf-8")
+    (output / "report.md").write_text(_markdown(result, tuning, confirmation, pictures), encoding="utf-8")
+    return result
+
+
+def task(algo: str, env: str, **changes: Any) -> tuple[Agent, float]:
+    """
+    What this package's settings say of a task.
+
+    :param algo: ``"arpo"`` or ``"barpo"``.
+    :param env: Id of the environment; one without an entry takes the default one.
+    :param changes: Arguments of :class:`sb3_barpo.experiment.Agent` that replace the entry's; ``kwargs`` are added to
+        the entry's.
+    :return: The agent without a strength, and the strength of the entry at the end of training.
+    :raises ValueError: for an unknown algorithm.
+    """
+    if algo not in ("arpo", "barpo"):
+        raise ValueError(f"Only arpo and barpo have an adversary to tune, but the algorithm is {algo!r}.")
+    entries = read(algo)
+    entry = dict(entries.get(env, entries["default"]))
+    epsilon = as_schedule(entry.pop("epsilon"))(0.0)
+    entry.pop("kappa")
+    entry.pop("policy")
+    settings = {
+        "steps": int(entry.pop("n_timesteps")),
+        "n_envs": entry.pop("n_envs", 1),
+        "normalize": entry.pop("normalize"),
+        **{key: value for key, value in changes.items() if value is not None},
+        "kwargs": entry | (changes.get("kwargs") or {}),
+    }
+    return Agent(name=algo, algo=algo, env=env, **{"seed": 0, **settings}), epsilon
+
+
+def _check(tuning: Tuning) -> None:
+    """Build one agent: settings that do not fit should not wait for the first trial, nor look like a failed one."""
+    model = make_model(tuning.trained_with(tuning.paper, "check", tuning.agent.seed))
+    assert model.env is not None  # for mypy: it was made with environments
+    model.env.close()
+
+
+def _markdown(result: TuningResult, tuning: Tuning, confirmation: Confirmation, pictures: list[str]) -> str:
+    states = pd.Series([trial.state.name.lower() for trial in result.study.get_trials(deepcopy=False)]).value_counts()
+    trials = ", ".join(f"{count} {state}" for state, count in states.items())
+    criterion = ", ".join(f"{key} {value}" for key, value in tuning.criterion.to_spec().items())
+    if result.confirmed is None:
+        verdict = f"The best trial is {result.best}. It was not confirmed: one seed says little."
+    else:
+        verdict = (
+            f"{_verdict(result)}\n\n{confirmed_markdown(result.confirmed)}\n\nMeans over {confirmation.n_seeds} fresh "
+            f"seeds of training, {confirmation.n_eval_episodes} episodes for each attack at ε = {tuning.epsilon:g}"
+            + (f"; learned attacks by the budget `{confirmation.budget}`." if confirmation.learns else ".")
+        )
+    settings = "\n".join(f"    {line}" for line in zoo_entry(tuning.agent, result.strength).splitlines())
+    images = "\n\n".join(f"![{name}]({name})" for name in pictures)
+    return f"""# The adversary's strength on {tuning.agent.env}
+
+{tuning.agent.algo.upper()}, {tuning.agent.steps} steps a trial; {trials}; criterion: {criterion}.
+
+{verdict}
+
+{settings}
+
+{images}
+"""
+
+
+def _verdict(result: TuningResult) -> str:
+    """The best candidate beside the paper's setting, in one sentence."""
+    assert result.confirmed is not None  # for mypy: the caller has looked
+    paper, best = result.confirmed.loc[PAPER], result.confirmed.iloc[0]
+    if result.best == PAPER:
+        return (
+            f"Confirmed on fresh seeds, none of the study's best trials is better than the paper's setting: natural "
+            f"{paper['natural']:.0f}, worst case {paper['worst_case']:.0f}."
+        )
+    return (
+        f"Confirmed on fresh seeds, {result.best} has natural return {best['natural']:.0f} and worst case "
+        f"{best['worst_case']:.0f}; the paper's setting has {paper['natural']:.0f} and {paper['worst_case']:.0f}."
+    )
