@@ -6,6 +6,7 @@ from typing import Any
 
 import torch as th
 
+from sb3_barpo.adversary import closed_form
 from sb3_barpo.adversary.balls import Ball, LinfBall
 from sb3_barpo.adversary.bounds import Bounds
 from sb3_barpo.adversary.goals import Goal, Samples
@@ -20,6 +21,9 @@ def as_it_acts(policy: Policy) -> Iterator[None]:
 
     :param policy: The policy.
     """
+    if closed_form.modules(policy, "actor") and closed_form.modules(policy, "critic"):
+        yield  # the same in both modes, and to switch all modules costs as much as a step of the search
+        return
     was_training = policy.training
     policy.set_training_mode(False)
     try:
@@ -104,7 +108,7 @@ class Adversary:
         with as_it_acts(policy), th.enable_grad():
             delta = self.solver.solve(
                 self._goal(policy, observations, samples),
-                observations,
+                observations.float(),  # as policies see them, whatever the type in which they are kept
                 self.ball,
                 epsilon,
                 self.generator(observations.device),

@@ -39,8 +39,8 @@ def _climb(
     for std in noise:
         gradient = _gradient(goal, observations + delta)
         if std > 0:
-            gradient = gradient + std * _randn_like(gradient, generator)
-        delta = ball.project(delta + step * ball.steepest(gradient), epsilon)
+            gradient = gradient + th.empty_like(delta).normal_(std=std, generator=generator)
+        delta = ball.step(delta, gradient, step, epsilon)
     return delta
 
 
