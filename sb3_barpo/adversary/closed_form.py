@@ -8,7 +8,6 @@ Both ways give the same gradient up to rounding, so nothing else needs to know.
 
 import math
 from collections.abc import Callable
-from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
 import torch as th
@@ -61,30 +60,38 @@ class Network:
         """
         layers: list[Layer] = []
         before: type[nn.Module] | None = None
-        with th.no_grad():
-            for linear, activation in zip(modules[::2], [*map(type, modules[1::2]), None], strict=True):
-                assert isinstance(linear, nn.Linear)  # as `_modules` has found; for the types' sake
-                weight, bias = linear.weight, linear.bias
-                if before is nn.Tanh:
-                    weight, bias = 2 * weight, bias - weight.sum(1)
-                if activation is nn.Tanh:
-                    weight, bias = 2 * weight, 2 * bias
-                back = weight
-                if not layers and (missing := _MIN_COLUMNS - weight.shape[1]) > 0:
-                    back = nn.functional.pad(weight, (0, missing))
-                layers.append(Layer(weight.t(), bias, back, activation))
-                before = activation
+        for linear, activation in zip(modules[::2], [*map(type, modules[1::2]), None], strict=True):
+            assert isinstance(linear, nn.Linear)  # as `modules` has found; for the types' sake
+            weight, bias = linear.weight.detach(), linear.bias.detach()
+            if before is nn.Tanh:
+                bias = bias - weight.sum(1)
+            if activation is nn.Tanh:
+                bias = 2 * bias
+            if (factor := (1 + (before is nn.Tanh)) * (1 + (activation is nn.Tanh))) > 1:
+                weight = factor * weight
+            back = weight
+            if not layers and (missing := _MIN_COLUMNS - weight.shape[1]) > 0:
+                back = nn.functional.pad(weight, (0, missing))
+            layers.append(Layer(weight.t(), bias, back, activation))
+            before = activation
         return cls(layers)
 
-    def affine(self, scale: th.Tensor, shift: th.Tensor | None = None) -> "Network":
+    def scaled(self, scale: th.Tensor) -> "Network":
         """
         :param scale: Shape ``(out,)``.
-        :param shift: Shape ``(B, out)``; none by default.
-        :return: The network with the outputs ``scale · output + shift``.
+        :return: The network with its outputs times ``scale``.
         """
         *body, (weight, bias, _, activation) = self.layers
-        weight, bias = weight * scale, bias * scale
-        return Network([*body, Layer(weight, bias if shift is None else bias + shift, weight.t(), activation)])
+        weight = weight * scale
+        return Network([*body, Layer(weight, bias * scale, weight.t(), activation)])
+
+    def plus(self, shift: th.Tensor) -> "Network":
+        """
+        :param shift: Shape ``(B, out)``.
+        :return: The network with its outputs plus ``shift``.
+        """
+        *body, last = self.layers
+        return Network([*body, last._replace(bias=last.bias + shift)])
 
     def __call__(self, observations: th.Tensor) -> th.Tensor:
         """
@@ -105,13 +112,14 @@ class Network:
 
     def backward(self, outputs: list[th.Tensor], gradient: th.Tensor) -> th.Tensor:
         """From the gradient with respect to the last of the outputs to that with respect to the flat input."""
-        for layer, (before, after) in zip(reversed(self.layers), reversed([*pairwise(outputs)]), strict=True):
-            if layer.activation is nn.Tanh:
-                gradient = th.ops.aten.sigmoid_backward(gradient, after)
-            elif layer.activation is nn.ReLU:
-                gradient = th.ops.aten.threshold_backward(gradient, after, 0)
-            gradient = gradient @ layer.back
-        return gradient[:, : before.shape[1]]
+        for (_, _, back, activation), output in zip(reversed(self.layers), reversed(outputs), strict=False):
+            if activation is nn.Tanh:
+                gradient = th.ops.aten.sigmoid_backward.default(gradient, output)
+            elif activation is nn.ReLU:
+                gradient = th.ops.aten.threshold_backward.default(gradient, output, 0)
+            gradient = th.mm(gradient, back)
+        features = outputs[0].shape[1]
+        return gradient if features == gradient.shape[1] else gradient[:, :features]
 
 
 class ClosedForm:
@@ -136,10 +144,9 @@ class ClosedForm:
         :param perturbed: Perturbed observations, shape ``(B, *obs)``.
         :return: Gradient of the goal's sum, of the same shape and type.
         """
-        with th.no_grad():
-            outputs = self.network.forward(perturbed)
-            gradient = self.network.backward(outputs, self.slope(outputs[-1]))
-            return gradient.reshape(perturbed.shape).to(perturbed.dtype)
+        outputs = self.network.forward(perturbed.detach())
+        gradient = self.network.backward(outputs, self.slope(outputs[-1]))
+        return gradient.reshape(perturbed.shape).to(perturbed.dtype)
 
 
 def modules(policy: object, part: Literal["actor", "critic"]) -> list[nn.Module] | None:
@@ -175,6 +182,11 @@ def modules(policy: object, part: Literal["actor", "critic"]) -> list[nn.Module]
     return None if any(module._forward_hooks or module._forward_pre_hooks for module in called) else found
 
 
+def serves(policy: object) -> bool:
+    """:return: Whether actor and critic are what this module serves; such a policy has no training mode of its own."""
+    return modules(policy, "actor") is not None and modules(policy, "critic") is not None
+
+
 def network(policy: object, part: Literal["actor", "critic"]) -> Network | None:
     """
     :param policy: A policy.
@@ -195,12 +207,11 @@ def kl(goal: Goal, policy: object, observations: th.Tensor) -> Goal:
     actor = network(policy, "actor")
     if actor is None:
         return goal
-    with th.no_grad():
-        if (std := _std(policy)) is not None:
-            # Half the squared length of (μ(s') - μ(s)) / σ, which is its own gradient.
-            scaled = actor.affine(1 / std)
-            return ClosedForm(goal, actor.affine(1 / std, -scaled(observations)), lambda shift: shift)
-        probabilities = actor(observations).softmax(1)
+    if (std := _std(policy)) is not None:
+        # Half the squared length of (μ(s') - μ(s)) / σ, which is its own gradient.
+        actor = actor.scaled(1 / std)
+        return ClosedForm(goal, actor.plus(-actor(observations)), lambda shift: shift)
+    probabilities = actor(observations).softmax(1)
     return ClosedForm(goal, actor, lambda logits: logits.softmax(1) - probabilities)
 
 
@@ -229,7 +240,7 @@ def surrogate(goal: Goal, policy: object, samples: Samples) -> Goal:
         def gaussian(distance: th.Tensor) -> th.Tensor:
             return by_log_prob(constant - distance.square().sum(1) / 2) * distance
 
-        return ClosedForm(goal, actor.affine(-1 / std, actions / std), gaussian)
+        return ClosedForm(goal, actor.scaled(-1 / std).plus(actions / std), gaussian)
 
     def categorical(logits: th.Tensor) -> th.Tensor:
         log_probs = logits.log_softmax(1)

@@ -36,10 +36,11 @@ def _climb(
         of steps.
     :return: The last perturbation, shape ``(B, *obs)``.
     """
+    drawn = th.empty_like(delta)
     for std in noise:
         gradient = _gradient(goal, observations + delta)
         if std > 0:
-            gradient = gradient + th.empty_like(delta).normal_(std=std, generator=generator)
+            gradient = gradient + drawn.normal_(std=std, generator=generator)
         delta = ball.step(delta, gradient, step, epsilon)
     return delta
 
