@@ -6,8 +6,10 @@ from typing import Any
 
 import torch as th
 
+from sb3_barpo.adversary import closed_form
 from sb3_barpo.adversary.balls import Ball, LinfBall
 from sb3_barpo.adversary.bounds import Bounds
+from sb3_barpo.adversary.closed_form import ClosedForm
 from sb3_barpo.adversary.goals import Goal, Samples
 from sb3_barpo.adversary.objectives import Objective, Policy
 from sb3_barpo.adversary.solvers import Solver
@@ -20,6 +22,9 @@ def as_it_acts(policy: Policy) -> Iterator[None]:
 
     :param policy: The policy.
     """
+    if closed_form.serves(policy):
+        yield  # the same in both modes, and to switch all modules costs as much as a step of the search
+        return
     was_training = policy.training
     policy.set_training_mode(False)
     try:
@@ -101,14 +106,11 @@ class Adversary:
         """
         if epsilon == 0:
             return observations
-        with as_it_acts(policy), th.enable_grad():
-            delta = self.solver.solve(
-                self._goal(policy, observations, samples),
-                observations,
-                self.ball,
-                epsilon,
-                self.generator(observations.device),
-            )
+        seen = observations.float()  # as policies see them, whatever the type in which they are kept
+        with as_it_acts(policy):
+            goal = self._goal(policy, observations, samples)
+            with th.inference_mode() if isinstance(goal, ClosedForm) else th.enable_grad():
+                delta = self.solver.solve(goal, seen, self.ball, epsilon, self.generator(seen.device))
         perturbed = (observations + delta).detach()
         return perturbed if bounds is None else bounds.clip(perturbed, observations)
 

@@ -36,11 +36,12 @@ def _climb(
         of steps.
     :return: The last perturbation, shape ``(B, *obs)``.
     """
+    drawn = th.empty_like(delta)
     for std in noise:
         gradient = _gradient(goal, observations + delta)
         if std > 0:
-            gradient = gradient + std * _randn_like(gradient, generator)
-        delta = ball.project(delta + step * ball.steepest(gradient), epsilon)
+            gradient = gradient + drawn.normal_(std=std, generator=generator)
+        delta = ball.step(delta, gradient, step, epsilon)
     return delta
 
 
