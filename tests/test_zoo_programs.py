@@ -28,7 +28,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 zoo.register()
 OPTIMIZE = ["-optimize", "--n-trials", "2", "--n-evaluations", "1", "--no-optim-plots"]
-HOPPER = "--env Hopper-v5 -n 20000 --eval-freq 10000 --vec-env subproc --seed 1"
+HOPPER = "--env Hopper-v5 -n 20000 --vec-env subproc --seed 1"
 
 
 @pytest.fixture(scope="module")
