@@ -41,10 +41,10 @@ COMMANDS = {
     "load_from_hub": "download an agent",
 }
 #: Keys of an entry that the Zoo itself takes. All others are arguments of the algorithm.
-_ZOO_KEYS = {
-    *("callback", "env_kwargs", "env_wrapper", "frame_stack", "monitor_kwargs"),
-    *("n_envs", "n_timesteps", "normalize", "vec_env_wrapper"),
-}
+_ZOO_KEYS = {"callback", "env_kwargs", "env_wrapper", "frame_stack", "monitor_kwargs", "n_envs", "n_timesteps"}
+_ZOO_KEYS |= {"normalize", "vec_env_wrapper"}
+#: The Zoo evaluates as often as this. A shorter run would end without a best model.
+_EVAL_FREQ = 25_000
 #: Those that the Zoo makes schedules of.
 _ZOO_SCHEDULES = ["learning_rate", "clip_range", "clip_range_vf"]
 
@@ -84,8 +84,8 @@ def prepare(command: str, argv: Sequence[str]) -> list[str]:
     Register, complete the arguments of one of the Zoo's programs, and check the settings before anything runs.
 
     What is completed where it is missing: ``--algo barpo``; for our algorithms ``--folder logs`` where agents are
-    read, and in ``train`` ``--conf-file`` with this package's settings and ``--env-kwargs`` with those of the
-    settings, which the Zoo would keep from the evaluation environment.
+    read, and in ``train`` ``--conf-file`` with this package's settings, ``--env-kwargs`` with those of the settings,
+    which the Zoo would keep from the evaluation environment, and in a short run ``--eval-freq``, for a best model.
 
     :param command: One of :data:`COMMANDS`.
     :param argv: Its arguments.
@@ -182,6 +182,8 @@ def _given(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("-params", "--hyperparams", nargs="+", action=StoreDict)
     parser.add_argument("--env-kwargs", nargs="+", action=StoreDict)
     parser.add_argument("--gym-packages", nargs="+", default=[])
+    parser.add_argument("-n", "--n-timesteps", type=int)
+    parser.add_argument("--eval-freq")
     parser.add_argument("--storage")
     parser.add_argument("--study-name")
     parser.add_argument("--trial-id", type=int)
@@ -206,6 +208,8 @@ def _prepare_training(given: argparse.Namespace) -> list[str]:
         # A module, not a path: it is recorded with the agent, which may be uploaded.
         given.conf_file = f"sb3_barpo.hyperparams.{given.algo}"
         added += ["--conf-file", given.conf_file]
+    if given.n_timesteps and 0 < given.n_timesteps < _EVAL_FREQ and given.eval_freq is None:
+        added += ["--eval-freq", str(max(given.n_timesteps // 2, 1000))]
     for package in ["rl_zoo3.import_envs", *given.gym_packages]:
         importlib.import_module(package)
     if given.env in gymnasium.registry:  # if not, the Zoo says so, and what may have been meant
