@@ -5,7 +5,7 @@ What an update can do faster than SB3's PPO, at the price of other rounding: use
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch as th
 from stable_baselines3.common.policies import ActorCriticPolicy
@@ -28,9 +28,7 @@ class Evaluated(NamedTuple):
     entropy: th.Tensor | None
 
 
-def evaluate_actions(
-    policy: ActorCriticPolicy, observations: th.Tensor, perturbed: th.Tensor, actions: th.Tensor
-) -> Evaluated:
+def evaluate_actions(policy: ActorCriticPolicy, observations: Any, perturbed: Any, actions: th.Tensor) -> Evaluated:
     """
     ``policy.evaluate_actions`` at the clean, and the log-probabilities at the perturbed observations. For SB3's own
     MLP policies it is one pass over both, without distribution objects.

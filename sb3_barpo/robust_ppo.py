@@ -19,10 +19,12 @@ from sb3_barpo.adversary import (
     Adversary,
     AdversaryLike,
     Bounds,
+    DictBounds,
     Samples,
     as_adversary,
     check_observation_space,
     clipped_surrogate,
+    is_finite,
     observation_bounds,
 )
 from sb3_barpo.adversary.adversary import as_it_acts
@@ -39,7 +41,7 @@ class _Update(NamedTuple):
     clip_range_vf: float | None
     epsilon: float
     kappa: float
-    bounds: Bounds | None
+    bounds: Bounds | DictBounds | None
 
 
 class RobustPPO(PPO):
@@ -57,7 +59,7 @@ class RobustPPO(PPO):
     ``ent_coef`` and ``max_grad_norm``.)
 
     :param policy: As in PPO.
-    :param env: As in PPO; observations must be ``Box`` of a floating type.
+    :param env: As in PPO; observations must be ``Box``, images among them, or ``Dict``.
     :param args: PPO's further arguments, by position.
     :param epsilon: The strength: radius of the adversary's ball, in units of what the policy sees (after
         ``VecNormalize``). A number, a schedule, a spec or a string (see :mod:`sb3_barpo.schedules`). Its time never
@@ -190,7 +192,7 @@ class RobustPPO(PPO):
             self._check_strength(name, schedule(self._progress_held))
             for name, schedule in (("epsilon", self._epsilon_schedule), ("kappa", self._kappa_schedule))
         )
-        if epsilon > 0 and not np.isfinite(self.rollout_buffer.observations).all():
+        if epsilon > 0 and not is_finite(self.rollout_buffer.observations):
             raise ValueError(
                 "An observation of this rollout is NaN or infinite, so no ball can be laid around it. Find the "
                 "environment's fault, with stable_baselines3's VecCheckNan for example."
@@ -203,7 +205,7 @@ class RobustPPO(PPO):
             bounds=self._bounds(),
         )
 
-    def _bounds(self) -> Bounds | None:
+    def _bounds(self) -> Bounds | DictBounds | None:
         """The limits of the observations, as the policy sees them."""
         space = check_observation_space(self.observation_space)
         vec_normalize = self.get_vec_normalize_env()
@@ -211,7 +213,7 @@ class RobustPPO(PPO):
             return observation_bounds(space, device=self.device)
         if vec_normalize.observation_space.shape != space.shape:
             return None  # a wrapper around VecNormalize, such as VecFrameStack, has rearranged what it normalised
-        return observation_bounds(space, vec_normalize.normalize_obs, self.device)  # type: ignore[arg-type]  # no dict
+        return observation_bounds(space, vec_normalize.normalize_obs, self.device)
 
     @staticmethod
     def _check_strength(name: str, value: float) -> float:
@@ -235,7 +237,7 @@ class RobustPPO(PPO):
         self,
         rollout_data: RolloutBufferSamples,
         samples: Samples,
-        perturbed: th.Tensor,
+        perturbed: Any,
         update: _Update,
         logs: dict[str, list[th.Tensor]],
     ) -> th.Tensor:
@@ -275,14 +277,14 @@ class RobustPPO(PPO):
         return policy_loss + self.ent_coef * entropy_loss + self.vf_coef * value_loss
 
     def _record_adversary(
-        self, observations: th.Tensor, perturbed: th.Tensor, samples: Samples, logs: dict[str, list[th.Tensor]]
+        self, observations: Any, perturbed: Any, samples: Samples, logs: dict[str, list[th.Tensor]]
     ) -> None:
         """How well the adversary did, on one minibatch an epoch: on all of them it would cost what it tells."""
         adversary = self._adversary
         gain = adversary.gain(self.policy, observations, perturbed, samples)
         with as_it_acts(self.policy), th.no_grad():
             kl = KL().prepare(self.policy, observations)(perturbed)
-        radius = adversary.ball.norm(perturbed - observations)
+        radius = adversary.radius(observations, perturbed)
         for name, values in (("gain", gain), ("kl", kl), ("radius_used", radius)):
             logs[f"adversary/{name}"].append(values.mean())
 

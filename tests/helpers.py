@@ -1,5 +1,6 @@
 """Small environments, and ears for what a model logs and what its adversary does."""
 
+import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,7 +76,7 @@ def spy(model: PPO) -> list[Call]:
 
     def listen(policy: Any, observations: th.Tensor, epsilon: float, *args: Any, **kwargs: Any) -> th.Tensor:
         perturbed = perturb(policy, observations, epsilon, *args, **kwargs)
-        calls.append(Call(observations.clone(), perturbed, epsilon))
+        calls.append(Call(copy.deepcopy(observations), perturbed, epsilon))
         return perturbed
 
     model._adversary.perturb = listen

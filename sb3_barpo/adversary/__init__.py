@@ -7,8 +7,9 @@ environment.
 
 from sb3_barpo.adversary.adversary import Adversary
 from sb3_barpo.adversary.balls import Ball, L2Ball, LinfBall
-from sb3_barpo.adversary.bounds import Bounds, check_observation_space, observation_bounds
+from sb3_barpo.adversary.bounds import Bounds, DictBounds, check_observation_space, is_finite, observation_bounds
 from sb3_barpo.adversary.goals import Samples
+from sb3_barpo.adversary.layout import Observations, layout_of
 from sb3_barpo.adversary.objectives import (
     KL,
     ActionValue,
@@ -33,9 +34,11 @@ __all__ = [
     "AdversaryLike",
     "Ball",
     "Bounds",
+    "DictBounds",
     "L2Ball",
     "LinfBall",
     "Objective",
+    "Observations",
     "Policy",
     "QNetwork",
     "Samples",
@@ -48,5 +51,7 @@ __all__ = [
     "as_adversary",
     "check_observation_space",
     "clipped_surrogate",
+    "is_finite",
+    "layout_of",
     "observation_bounds",
 ]

@@ -8,9 +8,10 @@ import torch as th
 
 from sb3_barpo.adversary import closed_form
 from sb3_barpo.adversary.balls import Ball, LinfBall
-from sb3_barpo.adversary.bounds import Bounds
+from sb3_barpo.adversary.bounds import Bounds, DictBounds
 from sb3_barpo.adversary.closed_form import ClosedForm
 from sb3_barpo.adversary.goals import Goal, Samples
+from sb3_barpo.adversary.layout import layout_of
 from sb3_barpo.adversary.objectives import Objective, Policy
 from sb3_barpo.adversary.solvers import Solver
 
@@ -90,39 +91,45 @@ class Adversary:
     def perturb(
         self,
         policy: Policy,
-        observations: th.Tensor,
+        observations: Any,
         epsilon: float,
         samples: Samples | None = None,
-        bounds: Bounds | None = None,
-    ) -> th.Tensor:
+        bounds: Bounds | DictBounds | None = None,
+    ) -> Any:
         """
         :param policy: The policy under attack.
-        :param observations: Clean observations, shape ``(B, *obs)``.
+        :param observations: Clean observations, shape ``(B, *obs)``, or tensors by key of a ``Dict`` space.
         :param epsilon: Radius of the ball, in the units of the observations; 0 gives the observations back.
         :param samples: The minibatch to which the observations belong, for objectives that need it.
         :param bounds: Limits of the observation space.
-        :return: Perturbed observations without gradient, shape ``(B, *obs)``.
+        :return: Perturbed observations without gradient, of the same shapes; of a floating type where they moved.
         :raises ValueError: if the objective needs samples and there are none.
         """
         if epsilon == 0:
             return observations
-        seen = observations.float()  # as policies see them, whatever the type in which they are kept
+        layout = layout_of(observations, self.ball)
+        seen = layout.join(observations)
         with as_it_acts(policy):
-            goal = self._goal(policy, observations, samples)
+            goal = self._goal(layout.policy(policy, observations), seen, samples)
             with th.inference_mode() if isinstance(goal, ClosedForm) else th.enable_grad():
-                delta = self.solver.solve(goal, seen, self.ball, epsilon, self.generator(seen.device))
-        perturbed = (observations + delta).detach()
+                delta = self.solver.solve(goal, seen, layout.ball, epsilon / layout.unit, self.generator(seen.device))
+        perturbed = layout.add(observations, delta)
         return perturbed if bounds is None else bounds.clip(perturbed, observations)
 
-    def gain(
-        self, policy: Policy, observations: th.Tensor, perturbed: th.Tensor, samples: Samples | None = None
-    ) -> th.Tensor:
+    def gain(self, policy: Policy, observations: Any, perturbed: Any, samples: Samples | None = None) -> th.Tensor:
         """
         :return: The objective at the perturbed minus at the clean observations, shape ``(B,)``; 0 without objective.
         """
+        layout = layout_of(observations, self.ball)
+        seen = layout.join(observations)
         with as_it_acts(policy), th.no_grad():
-            goal = self._goal(policy, observations, samples)
-            return goal(perturbed) - goal(observations)
+            goal = self._goal(layout.policy(policy, observations), seen, samples)
+            return goal(layout.join(perturbed)) - goal(seen)
+
+    def radius(self, observations: Any, perturbed: Any) -> th.Tensor:
+        """:return: The radius that each row uses, shape ``(B,)``, in units of ε."""
+        layout = layout_of(observations, self.ball)
+        return layout.unit * layout.ball.norm(layout.difference(perturbed, observations))
 
     def _goal(self, policy: Policy, observations: th.Tensor, samples: Samples | None) -> Goal:
         if self.objective is None:

@@ -6,6 +6,7 @@ training. All methods work on perturbations ``delta = perturbed - clean`` of sha
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import torch as th
@@ -18,16 +19,29 @@ def _lengths(rows: th.Tensor) -> th.Tensor:
     return rows.flatten(1).square().sum(1).sqrt()
 
 
+def _check_shape(what: str, scale: np.ndarray, space: spaces.Box) -> None:
+    if scale.shape not in ((), space.shape):
+        raise ValueError(
+            f"{what} must be a number or have the observation's shape {space.shape}, but its shape is {scale.shape}. "
+            "Give one value per feature."
+        )
+
+
 class Ball(ABC):
     """
     The set ``{delta : ‖delta / scale‖ ≤ ε}``.
 
     :param scale: Radius of each feature relative to ε: a number, or an array of the observation's shape ``obs``.
-        A feature of scale 0 stays clean.
+        A feature of scale 0 stays clean. For a ``Dict`` space, one such scale by key; keys that are not named stay
+        clean.
     :raises ValueError: if the scale is negative, not finite, or zero everywhere.
     """
 
-    def __init__(self, scale: ArrayLike = 1.0) -> None:
+    def __init__(self, scale: ArrayLike | Mapping[str, ArrayLike] = 1.0) -> None:
+        self.scales: dict[str, np.ndarray] | None = None
+        if isinstance(scale, Mapping):
+            self.scales = {key: np.asarray(value, dtype=np.float32) for key, value in scale.items()}
+            scale = np.concatenate([np.zeros(0), *(part.ravel() for part in self.scales.values())])
         self.scale = np.asarray(scale, dtype=np.float32)
         if not (np.all(np.isfinite(self.scale)) and np.all(self.scale >= 0) and np.any(self.scale > 0)):
             raise ValueError(
@@ -35,16 +49,59 @@ class Ball(ABC):
                 "Give the radius of each feature relative to epsilon, 0 for a feature that stays clean."
             )
 
-    def check(self, observation_space: spaces.Box) -> None:
+    def check(self, observation_space: spaces.Box | spaces.Dict) -> None:
         """
         :param observation_space: Space of the observations that will be perturbed.
-        :raises ValueError: if the scale has neither the space's shape nor a single value.
+        :raises ValueError: if the scale does not fit the space: neither its shape nor a single value, a key that the
+            space has not, or a single value for a space whose keys differ in kind.
         """
-        if self.scale.shape not in ((), observation_space.shape):
+        if isinstance(observation_space, spaces.Dict):
+            self._check_dict(observation_space)
+        elif self.scales is not None:
             raise ValueError(
-                f"The scale of a ball must be a number or have the observation's shape {observation_space.shape}, "
-                f"but its shape is {self.scale.shape}. Give one value per feature."
+                f"The scale of a ball names keys, {', '.join(self.scales)}, but the space {observation_space} has "
+                "none. Give a number or an array."
             )
+        else:
+            _check_shape("The scale of a ball", self.scale, observation_space)
+
+    def _check_dict(self, space: spaces.Dict) -> None:
+        if self.scales is None:
+            alike = all(
+                isinstance(part, spaces.Box) and np.issubdtype(part.dtype, np.floating) for part in space.values()
+            )
+            if self.scale.shape != () or not alike:
+                raise ValueError(
+                    f"The keys of {space} are not all of one kind, so each that may move needs a scale of its own, in "
+                    f"its own units; pixels count from 0 to 255. Name them, for example "
+                    f"LinfBall({{{next(iter(space))!r}: 1.0}}); the others stay clean."
+                )
+            return
+        for key, scale in self.scales.items():
+            if key not in space.spaces:
+                raise ValueError(f"The ball has a scale for {key!r}, but the keys are {', '.join(space)}.")
+            part = space[key]
+            if not isinstance(part, spaces.Box):
+                raise ValueError(
+                    f"The ball has a scale for {key!r}, but {part} has no neighbours at a small distance. Leave it "
+                    "out: it stays clean."
+                )
+            _check_shape(f"The scale of {key!r}", scale, part)
+
+    def moving(self, keys: Iterable[str]) -> list[str]:
+        """:return: Those of the keys of a ``Dict`` space that may move."""
+        return [key for key in keys if self.scales is None or np.any(self.scales.get(key, 0) > 0)]
+
+    def joined(self, shapes: Mapping[str, Sequence[int]], units: Mapping[str, float]) -> "Ball":
+        """
+        :param shapes: Shapes of the keys that may move, in their order.
+        :param units: How much of each key is 1 when they are joined.
+        :return: The ball of these keys flattened and put one after the other.
+        """
+        if self.scales is None:
+            return self
+        parts = [np.broadcast_to(self.scales[key] / units[key], tuple(shape)).ravel() for key, shape in shapes.items()]
+        return type(self)(np.concatenate(parts))
 
     def within(self, moves: th.Tensor, epsilon: float) -> th.Tensor:
         """
@@ -54,8 +111,18 @@ class Ball(ABC):
         """
         return self.project(epsilon * self._scale_like(moves) * moves, epsilon)
 
+    def whole(self, delta: np.ndarray, epsilon: float, key: str = "") -> np.ndarray:
+        """
+        :param delta: Perturbations of the ball, shape ``(B, *obs)``.
+        :param epsilon: Radius of the ball.
+        :param key: Their key in a ``Dict`` space.
+        :return: Perturbations of the ball that are whole numbers, near these.
+        """
+        return np.trunc(np.round(delta, 4))  # rounding errors must not cost a whole step
+
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(scale={self.scale.tolist()})"
+        scale = self.scale if self.scales is None else {key: value.tolist() for key, value in self.scales.items()}
+        return f"{type(self).__name__}(scale={scale if isinstance(scale, dict) else scale.tolist()})"
 
     def _scale_like(self, delta: th.Tensor) -> th.Tensor:
         return th.as_tensor(self.scale, dtype=delta.dtype, device=delta.device)
@@ -126,6 +193,10 @@ class LinfBall(Ball):
             return super().step(delta, gradient, length, epsilon)
         scale = self.scale.item()  # plain numbers: a search spends much of its time here
         return delta.add(gradient.sign(), alpha=length * scale).clamp_(-epsilon * scale, epsilon * scale)
+
+    def whole(self, delta: np.ndarray, epsilon: float, key: str = "") -> np.ndarray:
+        reach = np.floor(epsilon * (self.scale if self.scales is None else self.scales.get(key, 0)) + 1e-4)
+        return np.asarray(np.clip(np.rint(delta), -reach, reach))
 
     def sample(self, like: th.Tensor, generator: th.Generator) -> th.Tensor:
         uniform = th.rand(like.shape, generator=generator, dtype=like.dtype, device=like.device)

@@ -1,6 +1,6 @@
 """Bounds: a sensor cannot report what its observation space does not contain."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,36 +31,65 @@ class Bounds(NamedTuple):
         return th.maximum(th.minimum(perturbed, high), low)
 
 
+class DictBounds(dict[str, Bounds | None]):
+    """Limits by key of a ``Dict`` space; ``None`` for a key without any."""
+
+    def clip(self, perturbed: Mapping[str, th.Tensor], observations: Mapping[str, th.Tensor]) -> dict[str, th.Tensor]:
+        """
+        :param perturbed: Perturbed observations by key.
+        :param observations: The clean ones.
+        :return: The perturbed observations within the bounds, see :meth:`Bounds.clip`.
+        """
+        return {
+            key: value if (bounds := self.get(key)) is None else bounds.clip(value, observations[key])
+            for key, value in perturbed.items()
+        }
+
+
 def observation_bounds(
-    space: spaces.Box,
-    normalize: Callable[[np.ndarray], np.ndarray] | None = None,
+    space: spaces.Box | spaces.Dict,
+    normalize: Callable[[Any], Any] | None = None,
     device: th.device | str = "cpu",
-) -> Bounds | None:
+) -> Bounds | DictBounds | None:
     """
     :param space: Space of the raw observations.
     :param normalize: Maps raw observations to what the policy sees, ``VecNormalize.normalize_obs`` for example.
     :param device: Where the tensors shall live.
     :return: The bounds, or ``None`` for a space without any.
     """
+    normalize = (lambda raw: raw) if normalize is None else normalize
+    if isinstance(space, spaces.Dict):
+        boxes = {key: part for key, part in space.items() if isinstance(part, spaces.Box)}
+        lows, highs = ({key: getattr(box, end) for key, box in boxes.items()} for end in ("low", "high"))
+        seen = normalize(lows), normalize(highs)
+        return DictBounds({key: _limits(box, seen[0][key], seen[1][key], device) for key, box in boxes.items()})
+    return _limits(space, normalize(space.low), normalize(space.high), device)
+
+
+def _limits(space: spaces.Box, low: np.ndarray, high: np.ndarray, device: th.device | str) -> Bounds | None:
+    """Bounds of a space whose limits, normalised, are these; what is infinite stays so."""
     if not (np.isfinite(space.low).any() or np.isfinite(space.high).any()):
         return None
-
-    def limits(raw: np.ndarray) -> th.Tensor:
-        seen = raw if normalize is None else np.where(np.isfinite(raw), normalize(raw), raw)
-        return th.as_tensor(seen, device=device)
-
-    return Bounds(limits(space.low), limits(space.high))
+    ends = ((space.low, low), (space.high, high))
+    return Bounds(*(th.as_tensor(np.where(np.isfinite(raw), seen, raw), device=device) for raw, seen in ends))
 
 
-def check_observation_space(space: spaces.Space[Any]) -> spaces.Box:
+def check_observation_space(space: spaces.Space[Any]) -> spaces.Box | spaces.Dict:
     """
     :param space: Observation space of an environment or a policy.
-    :return: The same space, if its observations can be perturbed.
-    :raises TypeError: if they cannot: only ``Box`` spaces of a floating type are supported yet.
+    :return: The same space, if its observations can be perturbed: a ``Box`` of numbers, or a ``Dict`` with one.
+    :raises TypeError: if they cannot.
     """
-    if not (isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating)):
+    parts = list(space.values()) if isinstance(space, spaces.Dict) else [space]
+    if not any(isinstance(part, spaces.Box) for part in parts):
         raise TypeError(
-            f"Only Box observations of a floating type can be perturbed yet, not {space}. "
-            "Wrap the environment so that it gives such observations, or use plain PPO."
+            f"Observations of {space} cannot be perturbed: its values have no neighbours at a small distance. Only Box "
+            "spaces, and Dict spaces with a Box among their keys, can; use plain PPO, or wrap the environment."
         )
-    return space
+    return space  # type: ignore[return-value]  # a Dict or a Box
+
+
+def is_finite(observations: Any) -> bool:
+    """:return: Whether all numbers of an array, or of arrays by key, are finite."""
+    parts = observations.values() if isinstance(observations, Mapping) else [observations]
+    return all(bool(np.isfinite(part).all()) for part in parts)

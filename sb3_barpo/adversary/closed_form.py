@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 import torch as th
 from stable_baselines3.common.distributions import CategoricalDistribution, DiagGaussianDistribution
 from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.torch_layers import FlattenExtractor, MlpExtractor
 from torch import nn
 
@@ -162,6 +163,8 @@ def modules(policy: object, part: Literal["actor", "critic"]) -> list[nn.Module]
     asked = ("get_distribution", "predict_values", "extract_features", "_get_action_dist_from_latent")
     if any(getattr(type(policy), name) is not getattr(ActorCriticPolicy, name) for name in asked):
         return None
+    if is_image_space(policy.observation_space) and policy.normalize_images:
+        return None  # pixels are divided by 255 on their way
     extractor = policy.pi_features_extractor if part == "actor" else policy.vf_features_extractor
     if type(extractor) is not FlattenExtractor or type(policy.mlp_extractor) is not MlpExtractor:
         return None

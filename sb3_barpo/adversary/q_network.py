@@ -5,7 +5,7 @@ from typing import Any
 
 import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.preprocessing import get_flattened_obs_dim
+from stable_baselines3.common.preprocessing import get_flattened_obs_dim, is_image_space
 from torch import nn
 
 
@@ -18,13 +18,18 @@ class QNetwork(nn.Module):
     :param action_space: Space of the actions: ``Box``, whose actions enter as the policy emits them, before they are
         clipped to the space; or ``Discrete``, whose actions enter as one-hot vectors.
     :param hidden: Units of the hidden layers.
-    :raises TypeError: for other action spaces.
+    :raises TypeError: for other spaces, images among them.
     """
 
     def __init__(
         self, observation_space: spaces.Box, action_space: spaces.Space[Any], hidden: tuple[int, ...] = (64, 64)
     ) -> None:
         super().__init__()
+        if not isinstance(observation_space, spaces.Box) or is_image_space(observation_space):
+            raise TypeError(
+                f"An action value is learned from flat Box observations, not from {observation_space}. Use the attacks "
+                "that need none: random, critic, mad, paad."
+            )
         if not isinstance(action_space, spaces.Box | spaces.Discrete):
             raise TypeError(
                 f"An action value needs Box or Discrete actions, but the action space is {action_space}. "

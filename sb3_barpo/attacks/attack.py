@@ -3,14 +3,17 @@
 import copy
 import math
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch as th
+from gymnasium import spaces
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.utils import obs_as_tensor
 
-from sb3_barpo.adversary import Adversary, Bounds, check_observation_space
+from sb3_barpo.adversary import Adversary, Ball, Bounds, DictBounds, LinfBall, check_observation_space, is_finite
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -29,6 +32,23 @@ def check_epsilon(epsilon: float) -> float:
     return float(epsilon)
 
 
+def by_parts(observations: Any) -> dict[str, Any]:
+    """:return: What stands under each key of a ``Dict``; of anything else, itself under the key ``""``."""
+    return dict(observations.items()) if isinstance(observations, Mapping | spaces.Dict) else {"": observations}
+
+
+def by_key(function: Callable[..., Any], first: Any, *others: Any) -> Any:
+    """
+    :param function: Takes arrays.
+    :param first: An observation, of a ``Dict`` space or not.
+    :param others: More of the same space, or the space.
+    :return: The function's results, by key where observations are.
+    """
+    if isinstance(first, Mapping):
+        return {key: function(value, *(other[key] for other in others)) for key, value in first.items()}
+    return function(first, *others)
+
+
 class Attack(ABC):
     """
     Perturbs what a policy sees. State, reward and dynamics of the environment stay as they are.
@@ -41,6 +61,8 @@ class Attack(ABC):
 
     #: Name in tables and on the command line.
     name: ClassVar[str]
+    #: Where the perturbations lie.
+    ball: Ball = LinfBall()
 
     def __init__(self, model: OnPolicyAlgorithm, epsilon: float) -> None:
         policy = getattr(model, "policy", None)
@@ -49,7 +71,7 @@ class Attack(ABC):
                 "An attack needs an on-policy SB3 agent with a feed-forward policy (PPO, A2C, ARPO, BARPO), "
                 f"but got {type(model).__name__} with policy {type(policy).__name__}."
             )
-        self.observation_space = check_observation_space(model.observation_space)
+        self.observation_space: Any = check_observation_space(model.observation_space)  # a Box or a Dict
         self.model = model
         self.epsilon = check_epsilon(epsilon)
 
@@ -59,30 +81,65 @@ class Attack(ABC):
         """
         del seed  # a deterministic attack has no use for it
 
-    def perturb(self, observations: np.ndarray, bounds: Bounds | None = None) -> np.ndarray:
+    def perturb(self, observations: Any, bounds: Bounds | DictBounds | None = None) -> Any:
         """
-        :param observations: Clean observations as the policy sees them, shape ``(B, *obs)``.
+        :param observations: Clean observations as the policy sees them: an array of shape ``(B, *obs)``, or arrays by
+            key of a ``Dict`` space.
         :param bounds: Limits that the perturbed observations must keep, those of the space for example.
-        :return: Perturbed observations of the same shape and type, within ε.
+        :return: Perturbed observations of the same shapes and types, within ε. Whole numbers, such as pixels, stay
+            whole, and within their type's range.
         :raises ValueError: if the shape is not that of the space, or a value is NaN or infinite.
         """
-        if observations.ndim == 0 or observations.shape[1:] != self.observation_space.shape:
-            raise ValueError(
-                f"An attack takes a batch of observations of shape (B, *{self.observation_space.shape}), "
-                f"but got {observations.shape}. Was it built for another space?"
+        self._check_batch(observations)
+        if self.epsilon == 0:
+            return observations
+        clean: Any = obs_as_tensor(observations, self.model.device)
+        return self.shown(self._perturb(clean), observations, bounds)
+
+    def shown(self, perturbed: Any, observations: Any, bounds: Bounds | DictBounds | None = None) -> Any:
+        """
+        What the victim is shown.
+
+        :param perturbed: What the attack has found, tensors.
+        :param observations: The clean observations, arrays.
+        :param bounds: Limits to keep.
+        :return: The perturbed observations within the limits, arrays of the clean ones' types.
+        """
+        if bounds is not None:
+            limits: Any = bounds
+            perturbed = limits.clip(perturbed, obs_as_tensor(observations, self.model.device))
+        if isinstance(perturbed, Mapping):
+            return {key: self._typed(value, observations[key], key) for key, value in perturbed.items()}
+        return self._typed(perturbed, observations)
+
+    def _typed(self, perturbed: th.Tensor, clean: np.ndarray, key: str = "") -> Any:
+        values = perturbed.cpu().numpy()
+        if not np.issubdtype(clean.dtype, np.integer) or values.dtype == clean.dtype:
+            return values.astype(clean.dtype, copy=False)
+        moved = clean + self.ball.whole(values - clean, self.epsilon, key)
+        return np.clip(moved, np.iinfo(clean.dtype).min, np.iinfo(clean.dtype).max).astype(clean.dtype)
+
+    def _check_batch(self, observations: Any) -> None:
+        parts, spaces = by_parts(observations), by_parts(self.observation_space)
+        if parts.keys() != spaces.keys() or any(
+            part.ndim == 0 or part.shape[1:] != spaces[key].shape for key, part in parts.items()
+        ):
+            expected, got = (
+                ", ".join(f"{key} {shape}".strip() for key, shape in shapes)
+                for shapes in (
+                    [(key, f"(B, *{space.shape})") for key, space in spaces.items()],
+                    [(key, part.shape) for key, part in parts.items()],
+                )
             )
-        if not np.isfinite(observations).all():
+            raise ValueError(
+                f"An attack takes a batch of observations of shape {expected}, but got {got}. Was it built for another "
+                "space?"
+            )
+        if not is_finite(observations):
             raise ValueError(
                 "An observation is NaN or infinite, so no ball can be laid around it. Find the environment's fault, "
                 "with stable_baselines3's VecCheckNan for example."
             )
-        if self.epsilon == 0:
-            return observations
-        clean = th.as_tensor(observations, device=self.model.device)
-        perturbed = self._perturb(clean)
-        if bounds is not None:
-            perturbed = bounds.clip(perturbed, clean)
-        return perturbed.cpu().numpy().astype(observations.dtype, copy=False)
 
     def at(self, epsilon: float) -> "Self":
         """
@@ -95,10 +152,10 @@ class Attack(ABC):
         return other
 
     @abstractmethod
-    def _perturb(self, observations: th.Tensor) -> th.Tensor:
+    def _perturb(self, observations: Any) -> Any:
         """
-        :param observations: Clean observations on the model's device, shape ``(B, *obs)``.
-        :return: Perturbed observations without gradient, of the same shape.
+        :param observations: Clean observations on the model's device, a tensor ``(B, *obs)`` or tensors by key.
+        :return: Perturbed observations without gradient, of the same shapes.
         """
 
     def __repr__(self) -> str:
@@ -126,10 +183,11 @@ class GradientAttack(Attack):
         super().__init__(model, epsilon)
         adversary.ball.check(self.observation_space)
         self.adversary = adversary
+        self.ball = adversary.ball
         self.seed(seed)
 
     def seed(self, seed: int | None) -> None:
         self.adversary.seed(seed)
 
-    def _perturb(self, observations: th.Tensor) -> th.Tensor:
+    def _perturb(self, observations: Any) -> Any:
         return self.adversary.perturb(self.model.policy, observations, self.epsilon)

@@ -6,31 +6,44 @@ any more, stays clean (SB3 reads the value of it at a time limit). They never ch
 bounds.
 """
 
-from functools import partial
 from typing import Any, SupportsFloat
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.utils import RecordConstructorArgs
+from stable_baselines3.common.preprocessing import is_image_space, is_image_space_channels_first, maybe_transpose
 from stable_baselines3.common.type_aliases import PolicyPredictor
-from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize, unwrap_vec_normalize
+from stable_baselines3.common.vec_env import (
+    VecEnv,
+    VecEnvWrapper,
+    VecNormalize,
+    VecTransposeImage,
+    unwrap_vec_normalize,
+)
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 
-from sb3_barpo.adversary import Bounds, observation_bounds
-from sb3_barpo.attacks.attack import Attack
+from sb3_barpo.adversary import Bounds, DictBounds, observation_bounds
+from sb3_barpo.attacks.attack import Attack, by_key, by_parts
 
 
-def _perturbed(attack: Attack, seen: np.ndarray, vec_normalize: VecNormalize | None) -> np.ndarray:
-    """Perturb what the policy sees, within the limits of the space; statistics may move, so they are taken anew."""
-    return attack.perturb(seen, _bounds(attack, vec_normalize))
+def _perturbed(attack: Attack, batch: Any, vec_normalize: VecNormalize | None) -> Any:
+    """
+    Perturb what the policy sees, within the limits of the space; statistics may move, so they are taken anew. Images
+    may come with their channels last, as environments give them and SB3 turns them, and go back as they came.
+    """
+    seen = by_key(maybe_transpose, batch, attack.observation_space)
+    perturbed = attack.perturb(seen, _bounds(attack, vec_normalize))
+    return by_key(
+        lambda ours, theirs: ours if ours.shape == theirs.shape else np.moveaxis(ours, 1, -1), perturbed, batch
+    )
 
 
-def _bounds(attack: Attack, vec_normalize: VecNormalize | None) -> Bounds | None:
-    normalize = None if vec_normalize is None else partial(_normalize, vec_normalize)
+def _bounds(attack: Attack, vec_normalize: VecNormalize | None) -> Bounds | DictBounds | None:
+    normalize = None if vec_normalize is None else vec_normalize.normalize_obs
     return observation_bounds(attack.observation_space, normalize, attack.model.device)
 
 
-def bounds_behind(attack: Attack, venv: VecEnv) -> Bounds | None:
+def bounds_behind(attack: Attack, venv: VecEnv) -> Bounds | DictBounds | None:
     """
     :param attack: The attack.
     :param venv: The victim's environments.
@@ -39,19 +52,24 @@ def bounds_behind(attack: Attack, venv: VecEnv) -> Bounds | None:
     return _bounds(attack, unwrap_vec_normalize(venv))
 
 
-def _normalize(vec_normalize: VecNormalize, raw: np.ndarray) -> np.ndarray:
-    return np.asarray(vec_normalize.normalize_obs(raw))
-
-
 def _check_space(attack: Attack, space: gym.Space[Any], what: str) -> None:
-    if attack.observation_space != space:
+    if attack.observation_space not in (space, _turned(space)):
         raise ValueError(
             f"The attack was built for observations {attack.observation_space}, but {what} has {space}. "
             "Build it with the model that acts there."
         )
 
 
-class AttackObservation(gym.Wrapper[np.ndarray, Any, np.ndarray, Any], RecordConstructorArgs):
+def _turned(space: gym.Space[Any]) -> gym.Space[Any]:
+    """The space with the channels of its images first, as SB3 gives it to policies."""
+    if isinstance(space, gym.spaces.Dict):
+        return gym.spaces.Dict({key: _turned(part) for key, part in space.items()})
+    if is_image_space(space) and not is_image_space_channels_first(space):  # type: ignore[arg-type]  # an image is a Box
+        return VecTransposeImage.transpose_space(space)  # type: ignore[arg-type]
+    return space
+
+
+class AttackObservation(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     """
     One Gymnasium environment under attack. ``reset(seed=...)`` seeds the attack too; the environment's own generator
     is not touched.
@@ -64,9 +82,7 @@ class AttackObservation(gym.Wrapper[np.ndarray, Any, np.ndarray, Any], RecordCon
     :raises ValueError: if the attack was built for another space.
     """
 
-    def __init__(
-        self, env: gym.Env[np.ndarray, Any], attack: Attack, vec_normalize: VecNormalize | None = None
-    ) -> None:
+    def __init__(self, env: gym.Env[Any, Any], attack: Attack, vec_normalize: VecNormalize | None = None) -> None:
         # The model cannot be copied into the spec; the spec refers to it.
         RecordConstructorArgs.__init__(self, attack=attack, vec_normalize=vec_normalize, _disable_deepcopy=True)
         gym.Wrapper.__init__(self, env)
@@ -74,30 +90,34 @@ class AttackObservation(gym.Wrapper[np.ndarray, Any, np.ndarray, Any], RecordCon
         self.attack = attack
         self.vec_normalize = vec_normalize
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         if seed is not None:
             self.attack.seed(seed)
         observation, info = self.env.reset(seed=seed, options=options)
         return self._perturb(observation), info
 
-    def step(self, action: Any) -> tuple[np.ndarray, SupportsFloat, bool, bool, dict[str, Any]]:
+    def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
         observation, reward, terminated, truncated, info = self.env.step(action)
         if not (terminated or truncated):
             observation = self._perturb(observation)
         return observation, reward, terminated, truncated, info
 
-    def _perturb(self, observation: np.ndarray) -> np.ndarray:
-        clean = observation[None]
+    def _perturb(self, observation: Any) -> Any:
+        clean = by_key(lambda part: np.asarray(part)[None], observation)
         if self.vec_normalize is None:
-            return np.asarray(_perturbed(self.attack, clean, None)[0])
-        seen = _normalize(self.vec_normalize, clean)
+            return by_key(lambda part: part[0], _perturbed(self.attack, clean, None))
+        seen: Any = self.vec_normalize.normalize_obs(clean)
         perturbed = _perturbed(self.attack, seen, self.vec_normalize)
-        raw = np.where(perturbed == seen, clean, np.asarray(self.vec_normalize.unnormalize_obs(perturbed)))
-        space = self.attack.observation_space
-        low, high = np.minimum(space.low, clean), np.maximum(space.high, clean)
-        return np.asarray(np.clip(raw, low, high)[0], observation.dtype)  # rounding may have left the space by a hair
+        unnormalized: Any = self.vec_normalize.unnormalize_obs(perturbed)
+        moved = by_key(lambda new, old, raw, was: np.where(new == old, was, raw), perturbed, seen, unnormalized, clean)
+        return by_key(_within, moved, clean, self.env.observation_space)
+
+
+def _within(raw: np.ndarray, clean: np.ndarray, space: gym.Space[Any]) -> Any:
+    """The only observation of a batch, of its space; rounding may have left it by a hair."""
+    if isinstance(space, gym.spaces.Box):
+        raw = np.clip(raw, np.minimum(space.low, clean), np.maximum(space.high, clean))
+    return np.asarray(raw[0], clean.dtype)
 
 
 class VecAttackObservation(VecEnvWrapper):
@@ -119,15 +139,15 @@ class VecAttackObservation(VecEnvWrapper):
         self.attack.seed(seed)
         return list(self.venv.seed(seed))
 
-    def reset(self) -> np.ndarray:
+    def reset(self) -> Any:
         return self._perturb(self.venv.reset())
 
     def step_wait(self) -> VecEnvStepReturn:
         observations, rewards, dones, infos = self.venv.step_wait()
         return self._perturb(observations), rewards, dones, infos
 
-    def _perturb(self, observations: Any) -> np.ndarray:
-        return self.attack.perturb(np.asarray(observations), bounds_behind(self.attack, self.venv))
+    def _perturb(self, observations: Any) -> Any:
+        return _perturbed(self.attack, observations, unwrap_vec_normalize(self.venv))
 
 
 class UnderAttack:
@@ -163,8 +183,10 @@ class UnderAttack:
         :param deterministic: Passed on.
         :return: What the model does at the perturbed observation.
         """
-        single = observation.shape == self.attack.observation_space.shape
-        batch = observation[None] if single else observation
+        parts, spaces = by_parts(observation), by_parts(self.attack.observation_space)
+        single = all(np.ndim(part) == len(spaces[key].shape) for key, part in parts.items())
+        batch = by_key(lambda part: np.asarray(part)[None], observation) if single else observation
         perturbed = _perturbed(self.attack, batch, self.vec_normalize)
+        seen = by_key(lambda part: part[0], perturbed) if single else perturbed
         predictor: PolicyPredictor = self.model
-        return predictor.predict(perturbed[0] if single else perturbed, state, episode_start, deterministic)
+        return predictor.predict(seen, state, episode_start, deterministic)

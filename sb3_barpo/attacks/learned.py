@@ -13,7 +13,7 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import VecEnv, is_vecenv_wrapped
 
-from sb3_barpo.adversary import Ball, Bounds, L2Ball, LinfBall
+from sb3_barpo.adversary import Ball, Bounds, DictBounds, L2Ball, LinfBall
 from sb3_barpo.attacks.attack import Attack
 from sb3_barpo.attacks.faces import AttackObservation, VecAttackObservation
 from sb3_barpo.attacks.victim import normalizer_digest, undisturbed, victim_digest
@@ -104,7 +104,7 @@ class LearnedAttack(Attack):
     def _fit(self, venv: VecEnv, total_timesteps: int, progress_bar: bool) -> None:
         """See :meth:`fit`."""
 
-    def perturb(self, observations: np.ndarray, bounds: Bounds | None = None) -> np.ndarray:
+    def perturb(self, observations: Any, bounds: Bounds | DictBounds | None = None) -> Any:
         self.check_fitted()
         return super().perturb(observations, bounds)
 

@@ -14,13 +14,16 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.preprocessing import is_image_space
+from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 from tqdm import tqdm
 
-from sb3_barpo.adversary import PGD, Adversary, Ball, LinfBall, Towards
+from sb3_barpo.adversary import PGD, Adversary, Ball, LinfBall, Towards, layout_of
 from sb3_barpo.adversary.adversary import as_it_acts
 from sb3_barpo.adversary.objectives import policy_output
+from sb3_barpo.attacks.attack import by_key, by_parts
 from sb3_barpo.attacks.faces import bounds_behind
 from sb3_barpo.attacks.learned import LearnedAttack
 
@@ -43,21 +46,26 @@ class RoleReversedVecEnv(VecEnvWrapper):
         self._bounds = bounds_behind(attack, venv)
 
     def reset(self) -> VecEnvObs:
-        self._clean = np.asarray(self.venv.reset())
+        self._clean = self.venv.reset()
         return self._clean
 
     def step_async(self, actions: np.ndarray) -> None:
         device = self.attack.model.device
-        clean = th.as_tensor(self._clean, device=device)
-        seen = self.attack.respond(clean, th.as_tensor(actions, device=device))
-        if self._bounds is not None:
-            seen = self._bounds.clip(seen, clean)
-        self.venv.step_async(self.attack.model.predict(seen.cpu().numpy(), deterministic=True)[0])
+        clean = obs_as_tensor(self._clean, device)  # type: ignore[arg-type]  # no tuple
+        perturbed = self.attack.respond(clean, th.as_tensor(actions, device=device))
+        seen = self.attack.shown(perturbed, self._clean, self._bounds)
+        self.venv.step_async(self.attack.model.predict(seen, deterministic=True)[0])
 
     def step_wait(self) -> VecEnvStepReturn:
         observations, rewards, dones, infos = self.venv.step_wait()
-        self._clean = np.asarray(observations)
+        self._clean = observations
         return self._clean, -rewards, dones, infos
+
+
+def _usual_policy(space: spaces.Space[Any]) -> str:
+    if isinstance(space, spaces.Dict):
+        return "MultiInputPolicy"
+    return "CnnPolicy" if is_image_space(space) else "MlpPolicy"
 
 
 class PolicyAttack(LearnedAttack):
@@ -68,7 +76,7 @@ class PolicyAttack(LearnedAttack):
     :param epsilon: Strength.
     :param algorithm: The adversary's algorithm, any of SB3 or sb3-contrib for continuous actions whose policy keeps no
         memory.
-    :param policy: Its policy.
+    :param policy: Its policy, by default the one that SB3 has for the victim's observations.
     :param curriculum: Multiple of ε with which the fit begins; it falls to 1 in the first half. A strong adversary
         meets by chance the failures that a weak one would have to look for.
     :param ball: :class:`LinfBall` by default.
@@ -84,7 +92,7 @@ class PolicyAttack(LearnedAttack):
         model: OnPolicyAlgorithm,
         epsilon: float,
         algorithm: type[BaseAlgorithm] = PPO,
-        policy: str | type[Any] = "MlpPolicy",
+        policy: str | type[Any] | None = None,
         curriculum: float = 1.0,
         ball: Ball | None = None,
         seed: int | None = None,
@@ -101,27 +109,34 @@ class PolicyAttack(LearnedAttack):
         self.ball = LinfBall() if ball is None else ball
         self.ball.check(self.observation_space)
         self.algorithm = algorithm
-        self.policy = policy
+        self.policy = _usual_policy(self.observation_space) if policy is None else policy
         self.curriculum = curriculum
         self.seed_of_fit = seed
         self.kwargs = kwargs
+
+    def _example(self) -> Any:
+        """A batch of one observation."""
+        zeros = {key: np.zeros((1, *part.shape), part.dtype) for key, part in by_parts(self.observation_space).items()}
+        return obs_as_tensor(zeros if isinstance(self.observation_space, spaces.Dict) else zeros[""], self.model.device)
 
     @abstractmethod
     def adversary_space(self) -> spaces.Box:
         """:return: The space of the adversary's actions."""
 
     @abstractmethod
-    def respond(self, observations: th.Tensor, actions: th.Tensor) -> th.Tensor:
+    def respond(self, observations: Any, actions: th.Tensor) -> Any:
         """
-        :param observations: Clean observations, shape ``(B, *obs)``.
+        :param observations: Clean observations, a tensor ``(B, *obs)`` or tensors by key.
         :param actions: The adversary's actions, shape ``(B, *action)``.
-        :return: What the victim sees, shape ``(B, *obs)``.
+        :return: What the victim sees, of the same shapes.
         """
 
-    def _perturb(self, observations: th.Tensor) -> th.Tensor:
+    def _perturb(self, observations: Any) -> Any:
         assert self.adversary_model is not None
-        actions, _ = self.adversary_model.predict(observations.cpu().numpy(), deterministic=True)
-        return self.respond(observations, th.as_tensor(actions, device=observations.device))
+        actions, _ = self.adversary_model.predict(
+            by_key(lambda part: part.cpu().numpy(), observations), deterministic=True
+        )
+        return self.respond(observations, th.as_tensor(actions, device=self.model.device))
 
     def _fit(self, venv: VecEnv, total_timesteps: int, progress_bar: bool) -> None:
         # One scale for all rewards, whatever the environment's: the value network learns little from large ones.
@@ -174,7 +189,7 @@ class SARL(PolicyAttack):
     :param model: The victim.
     :param epsilon: Strength.
     :param algorithm: The adversary's algorithm, PPO by default.
-    :param policy: Its policy.
+    :param policy: Its policy, by default the one that SB3 has for the victim's observations.
     :param curriculum: Multiple of ε with which the fit begins; it falls to 1 in the first half. A strong adversary
         meets by chance the failures that a weak one would have to look for.
     :param ball: :class:`LinfBall` by default.
@@ -186,10 +201,17 @@ class SARL(PolicyAttack):
     name = "sarl"
 
     def adversary_space(self) -> spaces.Box:
-        return spaces.Box(-1.0, 1.0, self.observation_space.shape)
+        images = [part for part in by_parts(self.observation_space).values() if is_image_space(part)]
+        if images:
+            raise TypeError(
+                f"SA-RL's adversary would have to choose {math.prod(images[0].shape)} pixels by one action each, which "
+                "does not learn. Take PA-AD, whose director chooses a direction of the victim's actions."
+            )
+        return spaces.Box(-1.0, 1.0, layout_of(self._example(), self.ball).join(self._example()).shape[1:])
 
-    def respond(self, observations: th.Tensor, actions: th.Tensor) -> th.Tensor:
-        return observations + self.ball.within(actions.to(observations), self.epsilon)
+    def respond(self, observations: Any, actions: th.Tensor) -> Any:
+        layout = layout_of(observations, self.ball)
+        return layout.add(observations, layout.ball.within(actions.float(), self.epsilon / layout.unit))
 
 
 class PAAD(PolicyAttack):
@@ -202,7 +224,7 @@ class PAAD(PolicyAttack):
     :param model: The victim.
     :param epsilon: Strength.
     :param algorithm: The director's algorithm, PPO by default.
-    :param policy: Its policy.
+    :param policy: Its policy, by default the one that SB3 has for the victim's observations.
     :param curriculum: Multiple of ε with which the fit begins; it falls to 1 in the first half. A strong adversary
         meets by chance the failures that a weak one would have to look for.
     :param actor_steps: Number of the actor's gradient steps.
@@ -219,7 +241,7 @@ class PAAD(PolicyAttack):
         model: OnPolicyAlgorithm,
         epsilon: float,
         algorithm: type[BaseAlgorithm] = PPO,
-        policy: str | type[Any] = "MlpPolicy",
+        policy: str | type[Any] | None = None,
         curriculum: float = 1.0,
         actor_steps: int = 1,
         ball: Ball | None = None,
@@ -240,13 +262,12 @@ class PAAD(PolicyAttack):
 
     def adversary_space(self) -> spaces.Box:
         # Only the direction matters; the bounds, which SB3 asks for, are so wide that they never clip one.
-        example = th.zeros(1, *self.observation_space.shape, device=self.model.device)
         with as_it_acts(self.model.policy), th.no_grad():
-            n_outputs = policy_output(self.model.policy, example).shape[1]
+            n_outputs = policy_output(self.model.policy, self._example()).shape[1]
         return spaces.Box(-100.0, 100.0, (n_outputs,))
 
-    def respond(self, observations: th.Tensor, actions: th.Tensor) -> th.Tensor:
-        self._towards.directions = actions.to(observations)
+    def respond(self, observations: Any, actions: th.Tensor) -> Any:
+        self._towards.directions = actions.float()
         return self._actor.perturb(self.model.policy, observations, self.epsilon)
 
 
