@@ -21,7 +21,7 @@ from sb3_barpo.adversary.objectives import (
     clipped_surrogate,
 )
 from sb3_barpo.adversary.q_network import QNetwork
-from sb3_barpo.adversary.solvers import PGD, SGLD, Solver, Uniform
+from sb3_barpo.adversary.solvers import PGD, SGLD, Solver, Uniform, WarmStart
 
 __all__ = [
     "KL",
@@ -42,6 +42,7 @@ __all__ = [
     "Towards",
     "Uniform",
     "Value",
+    "WarmStart",
     "Weighted",
     "check_observation_space",
     "clipped_surrogate",

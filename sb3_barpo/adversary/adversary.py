@@ -94,6 +94,7 @@ class Adversary:
         epsilon: float,
         samples: Samples | None = None,
         bounds: Bounds | None = None,
+        start: th.Tensor | None = None,
     ) -> th.Tensor:
         """
         :param policy: The policy under attack.
@@ -101,6 +102,7 @@ class Adversary:
         :param epsilon: Radius of the ball, in the units of the observations; 0 gives the observations back.
         :param samples: The minibatch to which the observations belong, for objectives that need it.
         :param bounds: Limits of the observation space.
+        :param start: Perturbations from which the solver shall start, shape ``(B, *obs)``; its own start by default.
         :return: Perturbed observations without gradient, shape ``(B, *obs)``.
         :raises ValueError: if the objective needs samples and there are none.
         """
@@ -110,7 +112,7 @@ class Adversary:
         with as_it_acts(policy):
             goal = self._goal(policy, observations, samples)
             with th.inference_mode() if isinstance(goal, ClosedForm) else th.enable_grad():
-                delta = self.solver.solve(goal, seen, self.ball, epsilon, self.generator(seen.device))
+                delta = self.solver.solve(goal, seen, self.ball, epsilon, self.generator(seen.device), start)
         perturbed = (observations + delta).detach()
         return perturbed if bounds is None else bounds.clip(perturbed, observations)
 
