@@ -22,7 +22,7 @@ class Evaluated(NamedTuple):
 
     :param values: At the clean observations, shape ``(B, 1)``.
     :param log_prob: Of the actions, at the clean and at the perturbed observations, shape ``(2, B)``.
-    :param entropy: At the clean observations, shape ``(B,)`` or, if it is the same for all, ``()``; ``None`` where there
+    :param entropy: At the clean observations, shape ``(B,)``, or ``()`` if it is the same for all; ``None`` where there
         is no closed form.
     """
 

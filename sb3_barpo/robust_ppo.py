@@ -166,7 +166,8 @@ class RobustPPO(PPO):
                 if self._too_far(epoch, logs["train/approx_kl"][-1]):
                     self._n_updates += 1
                     return loss
-                self.policy.optimizer.zero_grad()
+                for parameter in parameters:
+                    parameter.grad = None  # what the optimiser's zero_grad does, without its hooks
                 loss.backward()  # type: ignore[no-untyped-call]
                 th.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
                 self.policy.optimizer.step()

@@ -1,7 +1,7 @@
 """The adversary: an objective to raise, a ball to stay in, a solver that climbs."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch as th
@@ -22,15 +22,17 @@ def as_it_acts(policy: Policy) -> Iterator[None]:
 
     :param policy: The policy.
     """
-    if closed_form.serves(policy):
-        yield  # the same in both modes, and to switch all modules costs as much as a step of the search
-        return
     was_training = policy.training
     policy.set_training_mode(False)
     try:
         yield
     finally:
         policy.set_training_mode(was_training)
+
+
+def _as_it_acts(policy: Policy) -> AbstractContextManager[None]:
+    """The same in training, where a switch of all modules would cost as much as a step of the search."""
+    return nullcontext() if closed_form.serves(policy) else as_it_acts(policy)
 
 
 class Adversary:
@@ -109,7 +111,7 @@ class Adversary:
         if epsilon == 0:
             return observations
         seen = observations.float()  # as policies see them, whatever the type in which they are kept
-        with as_it_acts(policy):
+        with _as_it_acts(policy):
             goal = self._goal(policy, observations, samples)
             with th.inference_mode() if isinstance(goal, ClosedForm) else th.enable_grad():
                 delta = self.solver.solve(goal, seen, self.ball, epsilon, self.generator(seen.device), start)
@@ -122,7 +124,7 @@ class Adversary:
         """
         :return: The objective at the perturbed minus at the clean observations, shape ``(B,)``; 0 without objective.
         """
-        with as_it_acts(policy), th.no_grad():
+        with _as_it_acts(policy), th.no_grad():
             goal = self._goal(policy, observations, samples)
             return goal(perturbed) - goal(observations)
 
