@@ -65,25 +65,33 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--agents", type=Path, default=HERE / "hopper" / "agents", help="where trained agents lie")
     parser.add_argument("--env", default="Hopper-v5")
-    parser.add_argument("--turns", type=int, default=4)
+    parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--output", type=Path, default=HERE / "speed")
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
     th.set_num_threads(1)
-    bars = updates(args)
-    costs = {width: cost(width) for width in (64, 256)}
-    sections = {
-        "Update time, PPO = 1: median (quartiles)": bars,
-        "Gain of the adversary, relative to a cold search of 100 steps": gains(args),
-        f"Whole training, {args.env}, 8 environments, `n_steps=512`": whole_training(args),
-        f"Episodes under MAD, {args.env}": episodes_under_mad(args),
-        **{f"BARPO's update time against inner steps, PPO = 1, width {w}": table for w, table in costs.items()},
-        "Threads: ms for one minibatch": threads(),
+    costs: dict[int, pd.DataFrame] = {}
+
+    def cost_at(width: int) -> pd.DataFrame:
+        costs[width] = cost(width)
+        return costs[width]
+
+    sections: dict[str, Callable[[], pd.DataFrame]] = {
+        "Update time, PPO = 1: median (quartiles)": lambda: updates(args),
+        "Gain of the adversary, relative to a cold search of 100 steps": lambda: gains(args),
+        f"Whole training, {args.env}, 8 environments, `n_steps=512`": lambda: whole_training(args),
+        f"Episodes under MAD, {args.env}": lambda: episodes_under_mad(args),
+        "BARPO's update time against batch size and inner steps, PPO = 1, width 64": lambda: cost_at(64),
+        "The same, width 256": lambda: cost_at(256),
+        "Threads: ms for one minibatch of 64": threads,
     }
-    text = "".join(f"**{title}**\n\n{table.to_markdown()}\n\n" for title, table in sections.items())
-    text += f"ε = {EPSILON:g}, networks 64-64 tanh where no width is given, SGLD. {platform.machine()}, CPU, "
-    text += f"one thread where no number is given, torch {th.__version__}.\n"
-    (args.output / "table.md").write_text(text, encoding="utf-8")
+    text = (
+        f"ε = {EPSILON:g}, networks 64-64 tanh where no width is given, SGLD, ten steps where no number is given. "
+        f"{platform.machine()}, CPU, one thread where no number is given, torch {th.__version__}.\n"
+    )
+    for title, section in sections.items():
+        text += f"\n**{title}**\n\n{section().to_markdown()}\n"
+        (args.output / "table.md").write_text(text, encoding="utf-8")
     picture(costs).savefig(args.output / "cost.png")
     print(text)
 
@@ -156,14 +164,14 @@ class Compared(Adversary):
 
     def __init__(self, objective: Objective, solver: WarmStart) -> None:
         super().__init__(objective, solver)
-        self.others = {f"cold, {n} steps": Adversary(objective, SGLD(n)) for n in (1, 2, 3, 10, 100)}
+        self.others = {f"cold, {n} steps": Adversary(objective, SGLD(n)) for n in (2, 10, 100)}
         self.rows: list[dict[str, float]] = []
         self.calls = 0
 
     def perturb(self, policy, observations, epsilon, samples=None, bounds=None, start=None):
         perturbed = super().perturb(policy, observations, epsilon, samples, bounds, start)
         self.calls += 1
-        if self.calls % 8 == 0:
+        if self.calls % 16 == 0:
             found = {name: o.perturb(policy, observations, epsilon, samples, bounds) for name, o in self.others.items()}
             found[f"warm, {self.solver.later.n_steps} steps"] = perturbed
             gain = {name: self.gain(policy, observations, p, samples).mean().item() for name, p in found.items()}
@@ -172,11 +180,11 @@ class Compared(Adversary):
 
 
 def gains(args: argparse.Namespace) -> pd.DataFrame:
-    """In three rollouts of going on with the training of an agent, at every eighth minibatch."""
+    """In three rollouts of going on with the training of an agent, at every sixteenth minibatch."""
     columns = {}
     for algorithm, objective in OBJECTIVES.items():
         column: dict[str, float] = {}
-        for n_steps in (1, 2, 3):
+        for n_steps in (1, 2):
             folder = args.agents / f"{algorithm.__name__.lower()}-seed0"
             venv = VecNormalize.load(str(folder / "vecnormalize.pkl"), make_vec_env(args.env, n_envs=8, seed=0))
             changed = {"n_steps": 256, "n_envs": 8, "epsilon": EPSILON, "learning_rate": 3e-4, "lr_schedule": None}
@@ -218,9 +226,9 @@ def episodes_under_mad(args: argparse.Namespace) -> pd.DataFrame:
     rows = {}
     folder = args.agents / "barpo-seed2"
     for name, n_envs, episodes, changed in (
-        ("one at a time, general path", 1, 3, {"policy_class": General}),
-        ("one at a time", 1, 6, {}),
-        ("16 together", 16, 48, {}),
+        ("one at a time, general path", 1, 2, {"policy_class": General}),
+        ("one at a time", 1, 2, {}),
+        ("16 together", 16, 32, {}),
     ):
         venv = VecNormalize.load(str(folder / "vecnormalize.pkl"), make_vec_env(args.env, n_envs=n_envs))
         model = PPO.load(folder / "agent", env=venv, device="cpu", custom_objects=changed)
@@ -245,21 +253,20 @@ def cost(width: int) -> pd.DataFrame:
         for n in STEPS:
             adversary = Adversary(None, Uniform()) if n == 0 else Adversary(KL(), SGLD(n))
             works[str(n)] = filled(BARPO, *place, epsilon=EPSILON, adversary=adversary, **kwargs).train
-        seconds = in_turns(works, 12 if batch < 1024 else 3)
+        seconds = in_turns(works, 6 if batch < 1024 else 2)
         rows[batch] = seconds.div(seconds["PPO"], axis=0).median().drop("PPO").round(2)
     return pd.DataFrame(rows).T.rename_axis("batch")
 
 
 def threads() -> pd.DataFrame:
+    place = ((17, 6), 64, 8)
     rows = {}
-    for batch, minibatches in ((64, 8), (2048, 4)):
-        place = ((17, 6), batch, minibatches)
-        for name, model in (("PPO", filled(PPO, *place, n_epochs=1)), ("BARPO", robust(BARPO, *place, n_epochs=1))):
-            row = rows[f"{name}, batch {batch}"] = {}
-            for number in (1, 2, 4):
-                th.set_num_threads(number)
-                took = in_turns({"train": model.train}, 6)["train"].median()
-                row[f"{number} threads" if number > 1 else "1 thread"] = round(1e3 * took / minibatches, 2)
+    for name, model in (("PPO", filled(PPO, *place, n_epochs=1)), ("BARPO", robust(BARPO, *place, n_epochs=1))):
+        row = rows[name] = {}
+        for number in (1, 2, 4):
+            th.set_num_threads(number)
+            took = in_turns({"train": model.train}, 6)["train"].median()
+            row[f"{number} threads" if number > 1 else "1 thread"] = round(1e3 * took / 8, 2)
     th.set_num_threads(1)
     return pd.DataFrame(rows).T
 

@@ -177,10 +177,9 @@ class RobustPPO(PPO):
     def _perturb(
         self, observations: th.Tensor, samples: Samples, update: _Update, visits: LastVisits | None
     ) -> th.Tensor:
+        """The adversary's answer to a minibatch, remembered if its solver will want to start from it."""
         start = None if visits is None else visits.ended()
-        perturbed = self._adversary.perturb(
-            self.policy, observations, update.epsilon, samples, update.bounds, *([] if start is None else [start])
-        )
+        perturbed = self._adversary.perturb(self.policy, observations, update.epsilon, samples, update.bounds, start)
         if visits is not None:
             visits.end(perturbed - observations)
         return perturbed

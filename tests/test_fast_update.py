@@ -136,7 +136,7 @@ def test_each_search_starts_where_the_last_one_of_its_samples_ended(env_id: str,
     perturb = model._adversary.perturb
 
     def listen(*args: Any) -> th.Tensor:
-        starts.append(args[5] if len(args) > 5 else None)
+        starts.append(args[5])
         return perturb(*args)
 
     model._adversary.perturb = listen
@@ -230,3 +230,16 @@ def test_a_warm_start_needs_searches(place: str, wrong: Any) -> None:
 def test_a_warm_start_at_the_clean_observation_does_not_suit_the_kl() -> None:
     with pytest.raises(ValueError, match=r"has no gradient at the clean observation"):
         Adversary(KL(), WarmStart(first=PGD(start_radius=0)))
+
+
+@pytest.mark.skipif(not th.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("adversary", [None, warm()], ids=["cold", "warm"])
+def test_training_on_a_gpu(adversary: Adversary | None) -> None:
+    model = BARPO("MlpPolicy", make_envs(), epsilon=0.1, adversary=adversary, **{**TINY, "device": "cuda"})
+    before, calls = weights(model), spy(model)
+    book = learn(model, 64)
+    assert not same(before, weights(model))
+    for call in calls:
+        assert call.perturbed.device.type == "cuda"
+        assert 0 < (call.perturbed - call.observations).abs().max() <= 0.1 * (1 + 1e-4)
+    assert np.isfinite(book.column("adversary/gain")).all()
