@@ -7,8 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch as th
+from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.type_aliases import RolloutBufferSamples
 
 from sb3_barpo.adversary import closed_form
 
@@ -19,7 +22,7 @@ class Evaluated(NamedTuple):
 
     :param values: At the clean observations, shape ``(B, 1)``.
     :param log_prob: Of the actions, at the clean and at the perturbed observations, shape ``(2, B)``.
-    :param entropy: At the clean observations, shape ``(B,)`` or, if it is the same for all, ``()``; ``None`` where there
+    :param entropy: At the clean observations, shape ``(B,)``, or ``()`` if it is the same for all; ``None`` where there
         is no closed form.
     """
 
@@ -54,6 +57,52 @@ def evaluate_actions(policy: ActorCriticPolicy, observations: Any, perturbed: An
     log_probs = output.log_softmax(-1)
     log_prob = log_probs.gather(-1, actions.expand(2, -1).unsqueeze(-1)).squeeze(-1)
     return Evaluated(values, log_prob, -(log_probs[0].exp() * log_probs[0]).sum(-1))
+
+
+class LastVisits:
+    """
+    Where the search for each sample of a rollout ended at its last visit.
+
+    :param buffer: The rollout.
+    """
+
+    def __init__(self, buffer: RolloutBuffer) -> None:
+        self.buffer = buffer
+        self._rows = np.zeros(0, dtype=np.int64)
+        self._epoch = 0
+        self._found: th.Tensor | None = None
+
+    def get(self, batch_size: int) -> Iterator[RolloutBufferSamples]:
+        """
+        The minibatches of ``buffer.get``, which does not tell what rows they hold. They follow from the permutation
+        that it is about to draw from NumPy's global generator, which is left as SB3 leaves it.
+
+        :param batch_size: Number of samples in each.
+        :return: All samples once.
+        :raises TypeError: if the buffer shuffles in another way.
+        """
+        self._epoch += 1
+        state = np.random.get_state()
+        order = np.random.permutation(self.buffer.buffer_size * self.buffer.n_envs)
+        np.random.set_state(state)
+        for i, batch in enumerate(self.buffer.get(batch_size)):
+            self._rows = order[i * batch_size : (i + 1) * batch_size]
+            if i == 0 and not np.array_equal(self.buffer.log_probs[self._rows, 0], batch.old_log_prob.cpu().numpy()):
+                raise TypeError(
+                    f"{type(self.buffer).__name__} shuffles in a way of its own, so that a sample is not found again. "
+                    "Use SB3's RolloutBuffer, or a solver without WarmStart."
+                )
+            yield batch
+
+    def ended(self) -> th.Tensor | None:
+        """:return: For the present minibatch, perturbations ``(B, *obs)``; ``None`` at the first visit."""
+        return None if self._found is None or self._epoch == 1 else self._found[self._rows].float()
+
+    def end(self, found: th.Tensor) -> None:
+        """:param found: Where the present minibatch's search ended, perturbations of shape ``(B, *obs)``."""
+        if self._found is None:
+            self._found = found.new_zeros(self.buffer.buffer_size * self.buffer.n_envs, *found.shape[1:])
+        self._found[self._rows] = found
 
 
 @contextmanager

@@ -28,7 +28,7 @@ from sb3_barpo.adversary import (
     observation_bounds,
 )
 from sb3_barpo.adversary.adversary import as_it_acts
-from sb3_barpo.fast_update import evaluate_actions, fused
+from sb3_barpo.fast_update import LastVisits, evaluate_actions, fused
 from sb3_barpo.schedules import KINDS, ScheduleLike, as_schedule
 
 SelfRobustPPO = TypeVar("SelfRobustPPO", bound="RobustPPO")
@@ -155,26 +155,35 @@ class RobustPPO(PPO):
     def _epochs(self, update: _Update, logs: dict[str, list[th.Tensor]]) -> th.Tensor:
         """All minibatches of the update. :return: The last one's loss."""
         parameters = list(self.policy.parameters())
+        visits = LastVisits(self.rollout_buffer) if update.epsilon > 0 and self._adversary.solver.warm else None
         loss = th.zeros(())
         for epoch in range(self.n_epochs):
             logs["train/approx_kl"].clear()  # PPO logs the last epoch's
-            for index, rollout_data in enumerate(self.rollout_buffer.get(self.batch_size)):
+            batches = self.rollout_buffer.get if visits is None else visits.get
+            for index, rollout_data in enumerate(batches(self.batch_size)):
                 samples = self._samples(rollout_data, update)
-                perturbed = self._adversary.perturb(
-                    self.policy, rollout_data.observations, update.epsilon, samples, update.bounds
-                )
+                perturbed = self._perturb(rollout_data.observations, samples, update, visits)
                 if index == 0 and update.epsilon > 0:
                     self._record_adversary(rollout_data.observations, perturbed, samples, logs)
                 loss = self._loss(rollout_data, samples, perturbed, update, logs)
                 if self._too_far(epoch, logs["train/approx_kl"][-1]):
                     self._n_updates += 1
                     return loss
-                self.policy.optimizer.zero_grad()
+                for parameter in parameters:
+                    parameter.grad = None  # what the optimiser's zero_grad does, without its hooks
                 loss.backward()  # type: ignore[no-untyped-call]
                 th.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
                 self.policy.optimizer.step()
             self._n_updates += 1
         return loss
+
+    def _perturb(self, observations: Any, samples: Samples, update: _Update, visits: LastVisits | None) -> Any:
+        """The adversary's answer to a minibatch, remembered if its solver will want to start from it."""
+        start = None if visits is None else visits.ended()
+        perturbed = self._adversary.perturb(self.policy, observations, update.epsilon, samples, update.bounds, start)
+        if visits is not None:
+            visits.end(self._adversary.moves(observations, perturbed))
+        return perturbed
 
     def _too_far(self, epoch: int, approx_kl: th.Tensor) -> bool:
         """Whether ``target_kl`` ends the update; without one, nothing waits for the device."""

@@ -1,7 +1,7 @@
 """The adversary: an objective to raise, a ball to stay in, a solver that climbs."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch as th
@@ -23,15 +23,17 @@ def as_it_acts(policy: Policy) -> Iterator[None]:
 
     :param policy: The policy.
     """
-    if closed_form.serves(policy):
-        yield  # the same in both modes, and to switch all modules costs as much as a step of the search
-        return
     was_training = policy.training
     policy.set_training_mode(False)
     try:
         yield
     finally:
         policy.set_training_mode(was_training)
+
+
+def _as_it_acts(policy: Policy) -> AbstractContextManager[None]:
+    """The same in training, where a switch of all modules would cost as much as a step of the search."""
+    return nullcontext() if closed_form.serves(policy) else as_it_acts(policy)
 
 
 class Adversary:
@@ -95,6 +97,7 @@ class Adversary:
         epsilon: float,
         samples: Samples | None = None,
         bounds: Bounds | DictBounds | None = None,
+        start: th.Tensor | None = None,
     ) -> Any:
         """
         :param policy: The policy under attack.
@@ -102,6 +105,7 @@ class Adversary:
         :param epsilon: Radius of the ball, in the units of the observations; 0 gives the observations back.
         :param samples: The minibatch to which the observations belong, for objectives that need it.
         :param bounds: Limits of the observation space.
+        :param start: From where the solver shall start, as :meth:`moves` gives it; its own start by default.
         :return: Perturbed observations without gradient, of the same shapes; of a floating type where they moved.
         :raises ValueError: if the objective needs samples and there are none.
         """
@@ -109,10 +113,11 @@ class Adversary:
             return observations
         layout = layout_of(observations, self.ball)
         seen = layout.join(observations)
-        with as_it_acts(policy):
+        radius, generator = epsilon / layout.unit, self.generator(seen.device)
+        with _as_it_acts(policy):
             goal = self._goal(layout.policy(policy, observations), seen, samples)
             with th.inference_mode() if isinstance(goal, ClosedForm) else th.enable_grad():
-                delta = self.solver.solve(goal, seen, layout.ball, epsilon / layout.unit, self.generator(seen.device))
+                delta = self.solver.solve(goal, seen, layout.ball, radius, generator, start)
         perturbed = layout.add(observations, delta)
         return perturbed if bounds is None else bounds.clip(perturbed, observations)
 
@@ -122,14 +127,18 @@ class Adversary:
         """
         layout = layout_of(observations, self.ball)
         seen = layout.join(observations)
-        with as_it_acts(policy), th.no_grad():
+        with _as_it_acts(policy), th.no_grad():
             goal = self._goal(layout.policy(policy, observations), seen, samples)
             return goal(layout.join(perturbed)) - goal(seen)
+
+    def moves(self, observations: Any, perturbed: Any) -> th.Tensor:
+        """:return: How far each feature that may move has moved, in the networks' units, one tensor for all keys."""
+        return layout_of(observations, self.ball).difference(perturbed, observations)
 
     def radius(self, observations: Any, perturbed: Any) -> th.Tensor:
         """:return: The radius that each row uses, shape ``(B,)``, in units of ε."""
         layout = layout_of(observations, self.ball)
-        return layout.unit * layout.ball.norm(layout.difference(perturbed, observations))
+        return layout.unit * layout.ball.norm(self.moves(observations, perturbed))
 
     def _goal(self, policy: Policy, observations: th.Tensor, samples: Samples | None) -> Goal:
         if self.objective is None:

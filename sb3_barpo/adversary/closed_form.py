@@ -241,7 +241,7 @@ def surrogate(goal: Goal, policy: object, samples: Samples) -> Goal:
         constant = -old_log_prob - std.log().add(math.log(2 * math.pi) / 2).sum()
 
         def gaussian(distance: th.Tensor) -> th.Tensor:
-            return by_log_prob(constant - distance.square().sum(1) / 2) * distance
+            return by_log_prob(th.sub(constant, distance.square().sum(1), alpha=0.5)) * distance
 
         return ClosedForm(goal, actor.scaled(-1 / std).plus(actions / std), gaussian)
 
