@@ -8,7 +8,7 @@ copyright = author  # the name is Sphinx's
 release = version = __version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx_copybutton"]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "supported.md"]  # the latter is a part of a page
 
 myst_heading_anchors = 3
 
