@@ -1,5 +1,6 @@
 """Every kind of observation with every kind of action: parity, balls, spaces, faces, attacks."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from sb3_barpo.attacks import (
     UnderAttack,
     VecAttackObservation,
 )
-from sb3_barpo.attacks.attack import GradientAttack, by_parts
+from sb3_barpo.attacks.attack import GradientAttack, by_key, by_parts
 from sb3_barpo.evaluation import evaluate_robustness
 
 every_sight = pytest.mark.parametrize("sight", SIGHTS)
@@ -179,11 +180,17 @@ def test_reports(sight: str) -> None:
 
 
 @pytest.mark.parametrize("sight", ["image", "dict", "vectors", "bytes"])
-def test_the_director_knows_every_observation(sight: str) -> None:
+def test_the_director_knows_every_observation(sight: str, tmp_path: Path) -> None:
     model = agent(PPO, sight)
     attack = PAAD(model, epsilon_of(sight), ball=ball_of(sight), seed=0, n_steps=16, batch_size=16)
     attack.fit(make_sights(sight), total_timesteps=32)
-    assert attack.adversary_model is not None
+    attack.save(tmp_path / "attack")
+    again = PAAD.load(tmp_path / "attack", model)
+    assert repr(again.ball) == repr(ball_of(sight))
+    observations = make_sights(sight).reset()
+    for one in (attack, again):
+        one.seed(1)
+    assert same(by_key(th.as_tensor, attack.perturb(observations)), by_key(th.as_tensor, again.perturb(observations)))
     assert evaluate_robustness(model, make_sights(sight), [attack], n_eval_episodes=2).attacks == ["paad"]
 
 

@@ -7,6 +7,7 @@ training. All methods work on perturbations ``delta = perturbed - clean`` of sha
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch as th
@@ -120,9 +121,12 @@ class Ball(ABC):
         """
         return np.trunc(np.round(delta, 4))  # rounding errors must not cost a whole step
 
+    def plain_scale(self) -> Any:
+        """:return: The scale as JSON can hold it, and the constructor takes it."""
+        return self.scale.tolist() if self.scales is None else {key: s.tolist() for key, s in self.scales.items()}
+
     def __repr__(self) -> str:
-        scale = self.scale if self.scales is None else {key: value.tolist() for key, value in self.scales.items()}
-        return f"{type(self).__name__}(scale={scale if isinstance(scale, dict) else scale.tolist()})"
+        return f"{type(self).__name__}(scale={self.plain_scale()})"
 
     def _scale_like(self, delta: th.Tensor) -> th.Tensor:
         return th.as_tensor(self.scale, dtype=delta.dtype, device=delta.device)

@@ -151,7 +151,7 @@ class LearnedAttack(Attack):
         record = {
             "attack": self.name,
             "epsilon": self.epsilon,
-            "ball": {"kind": type(self.ball).__name__, "scale": self.ball.scale.tolist()},
+            "ball": {"kind": type(self.ball).__name__, "scale": self.ball.plain_scale()},
             "spaces": _spaces(self.model),
             "origin": asdict(origin),
             "settings": self._settings(),
