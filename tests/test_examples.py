@@ -41,6 +41,7 @@ EXAMPLES: dict[str, tuple[list[str], list[str]]] = {
         ],
         ["sarl.zip", "six-attacks.png", "attackers"],
     ),
+    "pixels.py": ([r"\| PPO +\| +16 \|", r"\| BARPO +\| +16 \|"], []),
     "evaluate_during_training.py": (
         [r"\| best in worst case \| +0\.3 \|"],
         ["ppo.zip", "best/best_model.zip"],
