@@ -2,6 +2,7 @@
 
 import copy
 from collections import defaultdict
+from contextlib import nullcontext
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
@@ -24,6 +25,8 @@ from sb3_barpo.adversary import (
     clipped_surrogate,
     observation_bounds,
 )
+from sb3_barpo.adversary.adversary import as_it_acts
+from sb3_barpo.fast_update import LastVisits, evaluate_actions, fused
 from sb3_barpo.schedules import KINDS, ScheduleLike, as_schedule
 
 SelfRobustPPO = TypeVar("SelfRobustPPO", bound="RobustPPO")
@@ -142,33 +145,53 @@ class RobustPPO(PPO):
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
         update = self._begin_update()
-        logs: dict[str, list[Any]] = defaultdict(list)
+        logs: dict[str, list[th.Tensor]] = defaultdict(list)
+        with fused(self.policy.optimizer) if update.epsilon > 0 else nullcontext():
+            loss = self._epochs(update, logs)
+        self._record_update(loss, update, logs)
+
+    def _epochs(self, update: _Update, logs: dict[str, list[th.Tensor]]) -> th.Tensor:
+        """All minibatches of the update. :return: The last one's loss."""
+        parameters = list(self.policy.parameters())
+        visits = LastVisits(self.rollout_buffer) if update.epsilon > 0 and self._adversary.solver.warm else None
         loss = th.zeros(())
-        stop = False
         for epoch in range(self.n_epochs):
             logs["train/approx_kl"].clear()  # PPO logs the last epoch's
-            for index, rollout_data in enumerate(self.rollout_buffer.get(self.batch_size)):
+            batches = self.rollout_buffer.get if visits is None else visits.get
+            for index, rollout_data in enumerate(batches(self.batch_size)):
                 samples = self._samples(rollout_data, update)
-                perturbed = self._adversary.perturb(
-                    self.policy, rollout_data.observations, update.epsilon, samples, update.bounds
-                )
+                perturbed = self._perturb(rollout_data.observations, samples, update, visits)
                 if index == 0 and update.epsilon > 0:
                     self._record_adversary(rollout_data.observations, perturbed, samples, logs)
                 loss = self._loss(rollout_data, samples, perturbed, update, logs)
-                approx_kl = logs["train/approx_kl"][-1]
-                if self.target_kl is not None and approx_kl > 1.5 * self.target_kl:
-                    stop = True
-                    if self.verbose >= 1:
-                        print(f"Early stopping at step {epoch} due to reaching max kl: {approx_kl:.2f}")
-                    break
-                self.policy.optimizer.zero_grad()
+                if self._too_far(epoch, logs["train/approx_kl"][-1]):
+                    self._n_updates += 1
+                    return loss
+                for parameter in parameters:
+                    parameter.grad = None  # what the optimiser's zero_grad does, without its hooks
                 loss.backward()  # type: ignore[no-untyped-call]
-                th.nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
+                th.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
                 self.policy.optimizer.step()
             self._n_updates += 1
-            if stop:
-                break
-        self._record_update(loss, update, logs)
+        return loss
+
+    def _perturb(
+        self, observations: th.Tensor, samples: Samples, update: _Update, visits: LastVisits | None
+    ) -> th.Tensor:
+        """The adversary's answer to a minibatch, remembered if its solver will want to start from it."""
+        start = None if visits is None else visits.ended()
+        perturbed = self._adversary.perturb(self.policy, observations, update.epsilon, samples, update.bounds, start)
+        if visits is not None:
+            visits.end(perturbed - observations)
+        return perturbed
+
+    def _too_far(self, epoch: int, approx_kl: th.Tensor) -> bool:
+        """Whether ``target_kl`` ends the update; without one, nothing waits for the device."""
+        if self.target_kl is None or not (kl := approx_kl.cpu().numpy()) > 1.5 * self.target_kl:
+            return False
+        if self.verbose >= 1:
+            print(f"Early stopping at step {epoch} due to reaching max kl: {kl:.2f}")
+        return True
 
     def _begin_update(self) -> _Update:
         """The update's settings, from the present progress."""
@@ -225,17 +248,23 @@ class RobustPPO(PPO):
         samples: Samples,
         perturbed: th.Tensor,
         update: _Update,
-        logs: dict[str, list[Any]],
+        logs: dict[str, list[th.Tensor]],
     ) -> th.Tensor:
         """PPO's loss, with the robust policy loss in place of the clean one when the adversary has strength."""
-        values, log_prob, entropy = self.policy.evaluate_actions(rollout_data.observations, samples.actions)
-        policy_loss = -clipped_surrogate(log_prob, samples).mean()
+        observations, actions = rollout_data.observations, samples.actions
+        values, log_prob, entropy = (
+            self.policy.evaluate_actions(observations, actions)
+            if update.epsilon == 0
+            else evaluate_actions(self.policy, observations, perturbed, actions)
+        )
+        surrogate = clipped_surrogate(log_prob, samples).mean(-1)
         if update.epsilon > 0:
-            robust_log_prob = self.policy.get_distribution(perturbed).log_prob(samples.actions)
-            robust_loss = -clipped_surrogate(robust_log_prob, samples).mean()
-            logs["adversary/clean_surrogate"].append(-policy_loss.item())
-            logs["adversary/robust_surrogate"].append(-robust_loss.item())
-            policy_loss = (robust_loss + update.kappa * policy_loss) / (1 + update.kappa)
+            clean, robust = surrogate.unbind()
+            logs["adversary/clean_surrogate"].append(clean.detach())
+            logs["adversary/robust_surrogate"].append(robust.detach())
+            surrogate = (robust + update.kappa * clean) / (1 + update.kappa)
+            log_prob = log_prob[0]
+        policy_loss = -surrogate
 
         values_pred = values.flatten()
         if update.clip_range_vf is not None:
@@ -249,31 +278,31 @@ class RobustPPO(PPO):
             log_ratio = log_prob - rollout_data.old_log_prob
             ratio = th.exp(log_ratio)
             # http://joschu.net/blog/kl-approx.html
-            logs["train/approx_kl"].append(th.mean((ratio - 1) - log_ratio).cpu().numpy())
-            logs["train/clip_fraction"].append(th.mean((th.abs(ratio - 1) > update.clip_range).float()).item())
-        logs["train/policy_gradient_loss"].append(policy_loss.item())
-        logs["train/value_loss"].append(value_loss.item())
-        logs["train/entropy_loss"].append(entropy_loss.item())
+            logs["train/approx_kl"].append(th.mean((ratio - 1) - log_ratio))
+            logs["train/clip_fraction"].append(th.mean((th.abs(ratio - 1) > update.clip_range).float()))
+        logs["train/policy_gradient_loss"].append(policy_loss.detach())
+        logs["train/value_loss"].append(value_loss.detach())
+        logs["train/entropy_loss"].append(entropy_loss.detach())
         return policy_loss + self.ent_coef * entropy_loss + self.vf_coef * value_loss
 
     def _record_adversary(
-        self, observations: th.Tensor, perturbed: th.Tensor, samples: Samples, logs: dict[str, list[Any]]
+        self, observations: th.Tensor, perturbed: th.Tensor, samples: Samples, logs: dict[str, list[th.Tensor]]
     ) -> None:
         """How well the adversary did, on one minibatch an epoch: on all of them it would cost what it tells."""
         adversary = self._adversary
-        self.policy.set_training_mode(False)  # as the adversary examined it: no dropout, and no statistics move
         gain = adversary.gain(self.policy, observations, perturbed, samples)
-        with th.no_grad():
+        with as_it_acts(self.policy), th.no_grad():
             kl = KL().prepare(self.policy, observations)(perturbed)
-        self.policy.set_training_mode(True)
         radius = adversary.ball.norm(perturbed - observations)
         for name, values in (("gain", gain), ("kl", kl), ("radius_used", radius)):
-            logs[f"adversary/{name}"].append(values.mean().item())
+            logs[f"adversary/{name}"].append(values.mean())
 
-    def _record_update(self, loss: th.Tensor, update: _Update, logs: dict[str, list[Any]]) -> None:
+    def _record_update(self, loss: th.Tensor, update: _Update, logs: dict[str, list[th.Tensor]]) -> None:
         """Log what PPO logs, under the same names, and the adversary's part."""
         for name, values in logs.items():
-            self.logger.record(name, np.mean(values))
+            seen = th.stack(values).cpu()
+            # PPO's own types, for their means' rounding: this one it takes from arrays, the others from numbers.
+            self.logger.record(name, np.mean(seen.numpy() if name == "train/approx_kl" else seen.tolist()))
         self.logger.record("adversary/epsilon", update.epsilon)
         self.logger.record("adversary/kappa", update.kappa)
         self.logger.record("train/loss", loss.item())

@@ -242,3 +242,15 @@ def test_a_scale_of_another_shape_does_not_fit(make, scale):
 @each_ball
 def test_repr_tells_the_scale(make):
     assert repr(make([1, 0])) == f"{make.__name__}(scale=[1.0, 0.0])"
+
+
+@pytest.mark.parametrize("ball", [LinfBall(), LinfBall(0.5), LinfBall([1.0, 0.5, 0.0]), L2Ball()], ids=repr)
+def test_a_step_is_the_steepest_move_and_a_projection(ball):
+    rows = th.Generator().manual_seed(0)
+    delta, gradient = (0.3 * th.randn((20, 3), generator=rows) for _ in range(2))
+    gradient[0] = 0
+    before = delta.clone()
+    stepped = ball.step(delta, gradient, 0.2, 0.4)
+    th.testing.assert_close(stepped, ball.project(delta + 0.2 * ball.steepest(gradient), 0.4))
+    assert th.equal(delta, before)
+    assert not th.equal(stepped, ball.project(delta, 0.4))

@@ -58,6 +58,21 @@ def test_gradient_equals_autograd(
     th.testing.assert_close(gradient, by_autograd(goal, perturbed), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("n_features", [1, 15, 16, 17, 40])
+def test_networks_of_every_width_of_input(n_features: int) -> None:
+    """Narrow ones are filled up with columns of zeros."""
+    th.manual_seed(0)
+    space = spaces.Box(-float("inf"), float("inf"), (n_features,))
+    policy = ActorCriticPolicy(space, BOX, lambda _: 1e-3, ortho_init=False)
+    observations = th.randn(BATCH, n_features)
+    goal = KL().prepare(policy, observations)
+    assert isinstance(goal, ClosedForm)
+    perturbed = observations + 0.3 * th.randn(BATCH, n_features)
+    gradient = goal.gradient(perturbed)
+    assert gradient.abs().max() > 1e-5
+    th.testing.assert_close(gradient, by_autograd(goal, perturbed), rtol=1e-4, atol=1e-6)
+
+
 def test_clipped_samples_have_no_gradient() -> None:
     policy = make_policy(BOX)
     observations = th.randn(BATCH, FEATURES)

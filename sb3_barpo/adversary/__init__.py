@@ -21,7 +21,7 @@ from sb3_barpo.adversary.objectives import (
     clipped_surrogate,
 )
 from sb3_barpo.adversary.q_network import QNetwork
-from sb3_barpo.adversary.solvers import PGD, SGLD, Solver, Uniform
+from sb3_barpo.adversary.solvers import PGD, SGLD, Solver, Uniform, WarmStart
 from sb3_barpo.adversary.spec import AdversaryLike, as_adversary
 
 __all__ = [
@@ -44,6 +44,7 @@ __all__ = [
     "Towards",
     "Uniform",
     "Value",
+    "WarmStart",
     "Weighted",
     "as_adversary",
     "check_observation_space",

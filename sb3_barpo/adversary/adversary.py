@@ -1,13 +1,15 @@
 """The adversary: an objective to raise, a ball to stay in, a solver that climbs."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch as th
 
+from sb3_barpo.adversary import closed_form
 from sb3_barpo.adversary.balls import Ball, LinfBall
 from sb3_barpo.adversary.bounds import Bounds
+from sb3_barpo.adversary.closed_form import ClosedForm
 from sb3_barpo.adversary.goals import Goal, Samples
 from sb3_barpo.adversary.objectives import Objective, Policy
 from sb3_barpo.adversary.solvers import Solver
@@ -26,6 +28,11 @@ def as_it_acts(policy: Policy) -> Iterator[None]:
         yield
     finally:
         policy.set_training_mode(was_training)
+
+
+def _as_it_acts(policy: Policy) -> AbstractContextManager[None]:
+    """The same in training, where a switch of all modules would cost as much as a step of the search."""
+    return nullcontext() if closed_form.serves(policy) else as_it_acts(policy)
 
 
 class Adversary:
@@ -89,6 +96,7 @@ class Adversary:
         epsilon: float,
         samples: Samples | None = None,
         bounds: Bounds | None = None,
+        start: th.Tensor | None = None,
     ) -> th.Tensor:
         """
         :param policy: The policy under attack.
@@ -96,19 +104,17 @@ class Adversary:
         :param epsilon: Radius of the ball, in the units of the observations; 0 gives the observations back.
         :param samples: The minibatch to which the observations belong, for objectives that need it.
         :param bounds: Limits of the observation space.
+        :param start: Perturbations from which the solver shall start, shape ``(B, *obs)``; its own start by default.
         :return: Perturbed observations without gradient, shape ``(B, *obs)``.
         :raises ValueError: if the objective needs samples and there are none.
         """
         if epsilon == 0:
             return observations
-        with as_it_acts(policy), th.enable_grad():
-            delta = self.solver.solve(
-                self._goal(policy, observations, samples),
-                observations,
-                self.ball,
-                epsilon,
-                self.generator(observations.device),
-            )
+        seen = observations.float()  # as policies see them, whatever the type in which they are kept
+        with _as_it_acts(policy):
+            goal = self._goal(policy, observations, samples)
+            with th.inference_mode() if isinstance(goal, ClosedForm) else th.enable_grad():
+                delta = self.solver.solve(goal, seen, self.ball, epsilon, self.generator(seen.device), start)
         perturbed = (observations + delta).detach()
         return perturbed if bounds is None else bounds.clip(perturbed, observations)
 
@@ -118,7 +124,7 @@ class Adversary:
         """
         :return: The objective at the perturbed minus at the clean observations, shape ``(B,)``; 0 without objective.
         """
-        with as_it_acts(policy), th.no_grad():
+        with _as_it_acts(policy), th.no_grad():
             goal = self._goal(policy, observations, samples)
             return goal(perturbed) - goal(observations)
 

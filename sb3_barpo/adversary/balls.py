@@ -89,6 +89,16 @@ class Ball(ABC):
         :return: The nearest perturbations of the ball, shape ``(B, *obs)``.
         """
 
+    def step(self, delta: th.Tensor, gradient: th.Tensor, length: float, epsilon: float) -> th.Tensor:
+        """
+        :param delta: Perturbations, shape ``(B, *obs)``.
+        :param gradient: Gradient of the objective there, of the same shape.
+        :param length: Length of the step.
+        :param epsilon: Radius of the ball.
+        :return: The perturbations after a step in the steepest direction and projection, shape ``(B, *obs)``.
+        """
+        return self.project(delta + length * self.steepest(gradient), epsilon)
+
     @abstractmethod
     def sample(self, like: th.Tensor, generator: th.Generator) -> th.Tensor:
         """
@@ -110,6 +120,12 @@ class LinfBall(Ball):
     def project(self, delta: th.Tensor, epsilon: float) -> th.Tensor:
         reach = epsilon * self._scale_like(delta)
         return th.maximum(th.minimum(delta, reach), -reach)
+
+    def step(self, delta: th.Tensor, gradient: th.Tensor, length: float, epsilon: float) -> th.Tensor:
+        if self.scale.shape:
+            return super().step(delta, gradient, length, epsilon)
+        scale = self.scale.item()  # plain numbers: a search spends much of its time here
+        return delta.add(gradient.sign(), alpha=length * scale).clamp_(-epsilon * scale, epsilon * scale)
 
     def sample(self, like: th.Tensor, generator: th.Generator) -> th.Tensor:
         uniform = th.rand(like.shape, generator=generator, dtype=like.dtype, device=like.device)

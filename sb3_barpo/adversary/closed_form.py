@@ -19,19 +19,107 @@ from torch import nn
 from sb3_barpo.adversary.goals import Goal, Samples
 from sb3_barpo.adversary.q_network import QNetwork
 
+#: Matrix products with fewer columns than this are slow on CPUs; zeros that fill them up cost less than they save.
+_MIN_COLUMNS = 16
+
 
 class Layer(NamedTuple):
     """
     One linear layer and what follows it.
 
-    :param weight: Shape ``(out, in)``.
-    :param bias: Shape ``(out,)``.
+    :param weight: Shape ``(in, out)``, as the forward pass multiplies.
+    :param bias: Shape ``(out,)``, or ``(B, out)`` for one of each row.
+    :param back: Shape ``(out, in)``, as the backward pass multiplies; more columns are zero.
     :param activation: ``nn.Tanh``, ``nn.ReLU``, or ``None`` for the last layer.
     """
 
     weight: th.Tensor
     bias: th.Tensor
+    back: th.Tensor
     activation: type[nn.Module] | None
+
+
+class Network:
+    """
+    Linear layers with activations between them, from the observation to the mean action, the logits or a value.
+
+    A hyperbolic tangent is computed as ``tanh(x) = 2 σ(2x) - 1``, with the factors drawn into the weights on both sides
+    of it: PyTorch's logistic function σ takes a third of the time of its tanh.
+
+    :param layers: The layers.
+    """
+
+    def __init__(self, layers: list[Layer]) -> None:
+        self.layers = layers
+
+    @classmethod
+    def of(cls, modules: list[nn.Module]) -> "Network":
+        """
+        :param modules: Linear layers, each but the last followed by a tanh or a ReLU.
+        :return: The network with the present weights.
+        """
+        layers: list[Layer] = []
+        before: type[nn.Module] | None = None
+        for linear, activation in zip(modules[::2], [*map(type, modules[1::2]), None], strict=True):
+            assert isinstance(linear, nn.Linear)  # as `modules` has found; for the types' sake
+            weight, bias = linear.weight.detach(), linear.bias.detach()
+            if before is nn.Tanh:
+                bias = bias - weight.sum(1)
+            if activation is nn.Tanh:
+                bias = 2 * bias
+            if (factor := (1 + (before is nn.Tanh)) * (1 + (activation is nn.Tanh))) > 1:
+                weight = factor * weight
+            back = weight
+            if not layers and (missing := _MIN_COLUMNS - weight.shape[1]) > 0:
+                back = nn.functional.pad(weight, (0, missing))
+            layers.append(Layer(weight.t(), bias, back, activation))
+            before = activation
+        return cls(layers)
+
+    def scaled(self, scale: th.Tensor) -> "Network":
+        """
+        :param scale: Shape ``(out,)``.
+        :return: The network with its outputs times ``scale``.
+        """
+        *body, (weight, bias, _, activation) = self.layers
+        weight = weight * scale
+        return Network([*body, Layer(weight, bias * scale, weight.t(), activation)])
+
+    def plus(self, shift: th.Tensor) -> "Network":
+        """
+        :param shift: Shape ``(B, out)``.
+        :return: The network with its outputs plus ``shift``.
+        """
+        *body, last = self.layers
+        return Network([*body, last._replace(bias=last.bias + shift)])
+
+    def __call__(self, observations: th.Tensor) -> th.Tensor:
+        """
+        :param observations: Shape ``(B, *obs)``.
+        :return: Outputs of the last layer, shape ``(B, out)``.
+        """
+        return self.forward(observations)[-1]
+
+    def forward(self, observations: th.Tensor) -> list[th.Tensor]:
+        """:return: The flat input, and the output of each layer, the last one's last."""
+        outputs = [observations.flatten(1).float()]
+        for weight, bias, _, activation in self.layers:
+            output = th.addmm(bias, outputs[-1], weight)
+            if activation is not None:
+                output = output.sigmoid_() if activation is nn.Tanh else output.relu_()
+            outputs.append(output)
+        return outputs
+
+    def backward(self, outputs: list[th.Tensor], gradient: th.Tensor) -> th.Tensor:
+        """From the gradient with respect to the last of the outputs to that with respect to the flat input."""
+        for (_, _, back, activation), output in zip(reversed(self.layers), reversed(outputs), strict=False):
+            if activation is nn.Tanh:
+                gradient = th.ops.aten.sigmoid_backward.default(gradient, output)
+            elif activation is nn.ReLU:
+                gradient = th.ops.aten.threshold_backward.default(gradient, output, 0)
+            gradient = th.mm(gradient, back)
+        features = outputs[0].shape[1]
+        return gradient if features == gradient.shape[1] else gradient[:, :features]
 
 
 class ClosedForm:
@@ -39,18 +127,13 @@ class ClosedForm:
     A goal whose gradient is known.
 
     :param goal: The goal itself.
-    :param layers: The network on which it depends.
+    :param network: The network on which it depends.
     :param slope: Maps the network's output ``(B, out)`` to the gradient of the goal with respect to it ``(B, out)``.
     """
 
-    def __init__(
-        self,
-        goal: Goal,
-        layers: list[Layer],
-        slope: Callable[[th.Tensor], th.Tensor],
-    ) -> None:
+    def __init__(self, goal: Goal, network: Network, slope: Callable[[th.Tensor], th.Tensor]) -> None:
         self.goal = goal
-        self.layers = layers
+        self.network = network
         self.slope = slope
 
     def __call__(self, perturbed: th.Tensor) -> th.Tensor:
@@ -61,25 +144,23 @@ class ClosedForm:
         :param perturbed: Perturbed observations, shape ``(B, *obs)``.
         :return: Gradient of the goal's sum, of the same shape and type.
         """
-        with th.no_grad():
-            outputs = _forward(self.layers, perturbed)
-            gradient = _backward(self.layers, outputs, self.slope(outputs[-1]))
-            return gradient.reshape(perturbed.shape).to(perturbed.dtype)
+        outputs = self.network.forward(perturbed.detach())
+        gradient = self.network.backward(outputs, self.slope(outputs[-1]))
+        return gradient.reshape(perturbed.shape).to(perturbed.dtype)
 
 
-def network(policy: object, part: Literal["actor", "critic"]) -> list[Layer] | None:
+def modules(policy: object, part: Literal["actor", "critic"]) -> list[nn.Module] | None:
     """
     :param policy: A policy.
     :param part: Which of its networks.
-    :return: The layers from the observation to the mean action, the logits or the value, or ``None`` if anything
-        between the two is not what SB3 builds by default: a linear layer, tanh or ReLU.
+    :return: The modules from the observation to the mean action, the logits or the value, or ``None`` if anything
+        between the two is not what SB3 builds by default: a linear layer, tanh or ReLU. Those are the same in training
+        and in evaluation mode.
     """
     if not isinstance(policy, ActorCriticPolicy):
         return None
     asked = ("get_distribution", "predict_values", "extract_features", "_get_action_dist_from_latent")
     if any(getattr(type(policy), name) is not getattr(ActorCriticPolicy, name) for name in asked):
-        return None
-    if any(module._forward_hooks or module._forward_pre_hooks for module in policy.modules()):
         return None
     extractor = policy.pi_features_extractor if part == "actor" else policy.vf_features_extractor
     if type(extractor) is not FlattenExtractor or type(policy.mlp_extractor) is not MlpExtractor:
@@ -91,39 +172,29 @@ def network(policy: object, part: Literal["actor", "critic"]) -> list[Layer] | N
         if part == "actor"
         else (policy.mlp_extractor.value_net, policy.value_net)
     )
-    return _layers([*body, head])
-
-
-def _layers(modules: list[nn.Module]) -> list[Layer] | None:
-    """Linear layers with activations between them, or ``None`` if there is anything else."""
-    linears = [linear for linear in modules[::2] if type(linear) is nn.Linear]
-    activations = [type(activation) for activation in modules[1::2] if type(activation) in (nn.Tanh, nn.ReLU)]
-    if len(linears) + len(activations) != len(modules):
+    found = [*body, head]
+    linears, activations = found[::2], found[1::2]
+    if any(type(linear) is not nn.Linear for linear in linears):
         return None
-    return [
-        Layer(linear.weight.detach(), linear.bias.detach(), activation)
-        for linear, activation in zip(linears, [*activations, None], strict=True)
-    ]
+    if len(linears) != len(activations) + 1 or any(type(module) not in (nn.Tanh, nn.ReLU) for module in activations):
+        return None
+    called = [extractor, extractor.flatten, body, *found]
+    return None if any(module._forward_hooks or module._forward_pre_hooks for module in called) else found
 
 
-def _forward(layers: list[Layer], observations: th.Tensor) -> list[th.Tensor]:
-    """The flat input and the output of each layer, the last one's last."""
-    outputs = [observations.flatten(1).float()]
-    for weight, bias, activation in layers:
-        output = th.addmm(bias, outputs[-1], weight.t())
-        outputs.append(output.tanh_() if activation is nn.Tanh else output.relu_() if activation else output)
-    return outputs
+def serves(policy: object) -> bool:
+    """:return: Whether actor and critic are what this module serves; such a policy has no training mode of its own."""
+    return modules(policy, "actor") is not None and modules(policy, "critic") is not None
 
 
-def _backward(layers: list[Layer], outputs: list[th.Tensor], gradient: th.Tensor) -> th.Tensor:
-    """From the gradient with respect to the last of the outputs to that with respect to the first, the flat input."""
-    for (weight, _, activation), output in zip(reversed(layers), reversed(outputs), strict=False):
-        if activation is nn.Tanh:
-            gradient = th.ops.aten.tanh_backward(gradient, output)
-        elif activation is nn.ReLU:
-            gradient = th.ops.aten.threshold_backward(gradient, output, 0)
-        gradient = gradient @ weight
-    return gradient
+def network(policy: object, part: Literal["actor", "critic"]) -> Network | None:
+    """
+    :param policy: A policy.
+    :param part: Which of its networks.
+    :return: The network with the policy's present weights, or ``None`` where :func:`modules` finds none.
+    """
+    found = modules(policy, part)
+    return None if found is None else Network.of(found)
 
 
 def kl(goal: Goal, policy: object, observations: th.Tensor) -> Goal:
@@ -133,14 +204,15 @@ def kl(goal: Goal, policy: object, observations: th.Tensor) -> Goal:
     :param observations: The clean observations ``s``, shape ``(B, *obs)``.
     :return: The same goal, with its gradient in closed form if the policy allows it.
     """
-    layers = network(policy, "actor")
-    if layers is None:
+    actor = network(policy, "actor")
+    if actor is None:
         return goal
-    clean = _forward(layers, observations)[-1]
-    if (variance := _variance(policy)) is not None:
-        return ClosedForm(goal, layers, lambda mean: (mean - clean) / variance)
-    probabilities = clean.softmax(1)
-    return ClosedForm(goal, layers, lambda logits: logits.softmax(1) - probabilities)
+    if (std := _std(policy)) is not None:
+        # Half the squared length of (μ(s') - μ(s)) / σ, which is its own gradient.
+        actor = actor.scaled(1 / std)
+        return ClosedForm(goal, actor.plus(-actor(observations)), lambda shift: shift)
+    probabilities = actor(observations).softmax(1)
+    return ClosedForm(goal, actor, lambda logits: logits.softmax(1) - probabilities)
 
 
 def surrogate(goal: Goal, policy: object, samples: Samples) -> Goal:
@@ -150,27 +222,33 @@ def surrogate(goal: Goal, policy: object, samples: Samples) -> Goal:
     :param samples: The minibatch.
     :return: The same goal, with its gradient in closed form if the policy allows it.
     """
-    layers = network(policy, "actor")
-    if layers is None:
+    actor = network(policy, "actor")
+    if actor is None:
         return goal
     actions, old_log_prob, advantages, clip_range = samples
-    variance = _variance(policy)
+    # Where the ratio times the advantage exceeds this, the surrogate is clipped and has no gradient.
+    limit = advantages * (1 + clip_range * advantages.sign())
 
-    def slope(output: th.Tensor) -> th.Tensor:
-        if variance is not None:
-            towards = (actions - output) / variance
-            normaliser = (2 * math.pi * variance).log().sum()
-            log_prob = -((actions - output) * towards).sum(1).add(normaliser) / 2
-        else:
-            log_probs = output.log_softmax(1)
-            towards = nn.functional.one_hot(actions, output.shape[1]) - log_probs.exp()
-            log_prob = log_probs.gather(1, actions[:, None]).squeeze(1)
-        ratio = (log_prob - old_log_prob).exp()
-        unclipped = advantages * ratio
-        moves = unclipped <= advantages * ratio.clamp(1 - clip_range, 1 + clip_range)
-        return -(unclipped * moves)[:, None] * towards
+    def by_log_prob(log_ratio: th.Tensor) -> th.Tensor:
+        unclipped = advantages * log_ratio.exp_()
+        return (unclipped * (unclipped <= limit))[:, None]
 
-    return ClosedForm(goal, layers, slope)
+    if (std := _std(policy)) is not None:
+        # log π(a|s') is minus half the squared length of (a - μ(s')) / σ, and a constant.
+        constant = -old_log_prob - std.log().add(math.log(2 * math.pi) / 2).sum()
+
+        def gaussian(distance: th.Tensor) -> th.Tensor:
+            return by_log_prob(th.sub(constant, distance.square().sum(1), alpha=0.5)) * distance
+
+        return ClosedForm(goal, actor.scaled(-1 / std).plus(actions / std), gaussian)
+
+    def categorical(logits: th.Tensor) -> th.Tensor:
+        log_probs = logits.log_softmax(1)
+        log_ratio = log_probs.gather(1, actions[:, None]).squeeze(1) - old_log_prob
+        return by_log_prob(log_ratio) * (log_probs.exp() - taken)
+
+    taken = nn.functional.one_hot(actions, actor.layers[-1].weight.shape[1])
+    return ClosedForm(goal, actor, categorical)
 
 
 def value(goal: Goal, policy: object) -> Goal:
@@ -179,8 +257,8 @@ def value(goal: Goal, policy: object) -> Goal:
     :param policy: The policy with the critic V.
     :return: The same goal, with its gradient in closed form if the policy allows it.
     """
-    layers = network(policy, "critic")
-    return goal if layers is None else ClosedForm(goal, layers, lambda output: -th.ones_like(output))
+    critic = network(policy, "critic")
+    return goal if critic is None else ClosedForm(goal, critic, lambda output: -th.ones_like(output))
 
 
 def towards(goal: Goal, policy: object, direction: th.Tensor) -> Goal:
@@ -190,18 +268,18 @@ def towards(goal: Goal, policy: object, direction: th.Tensor) -> Goal:
     :param direction: Shape ``(B, outputs)``.
     :return: The same goal, with its gradient in closed form if the policy allows it.
     """
-    layers = network(policy, "actor")
-    if layers is None:
+    actor = network(policy, "actor")
+    if actor is None:
         return goal
     direction = direction.float()  # as the network is, whatever the type of the observations
-    if _variance(policy) is not None:
-        return ClosedForm(goal, layers, lambda _: direction)
+    if _std(policy) is not None:
+        return ClosedForm(goal, actor, lambda _: direction)
 
     def slope(logits: th.Tensor) -> th.Tensor:
         probabilities = logits.softmax(1)
         return probabilities * (direction - (probabilities * direction).sum(1, keepdim=True))
 
-    return ClosedForm(goal, layers, slope)
+    return ClosedForm(goal, actor, slope)
 
 
 def action_value(goal: Goal, policy: object, observations: th.Tensor, q: object) -> Goal:
@@ -212,17 +290,17 @@ def action_value(goal: Goal, policy: object, observations: th.Tensor, q: object)
     :param q: The action value Q.
     :return: The same goal, with its gradient in closed form if policy and Q allow it.
     """
-    layers = network(policy, "actor")
-    q_layers = _layers([*q.net]) if isinstance(q, QNetwork) else None
-    if layers is None or q_layers is None or _variance(policy) is None:
+    actor = network(policy, "actor")
+    if actor is None or not isinstance(q, QNetwork) or _std(policy) is None:
         return goal
+    judge = Network.of([*q.net])
     seen = observations.flatten(1).float()
 
     def slope(mean: th.Tensor) -> th.Tensor:
-        outputs = _forward(q_layers, th.cat([seen, mean], dim=1))
-        return -_backward(q_layers, outputs, th.ones_like(outputs[-1]))[:, seen.shape[1] :]
+        outputs = judge.forward(th.cat([seen, mean], dim=1))
+        return -judge.backward(outputs, th.ones_like(outputs[-1]))[:, seen.shape[1] :]
 
-    return ClosedForm(goal, layers, slope)
+    return ClosedForm(goal, actor, slope)
 
 
 class _WeightedSum(ClosedForm):
@@ -246,9 +324,9 @@ def weighted(goal: Goal, parts: list[tuple[float, Goal]]) -> Goal:
     return _WeightedSum(goal, known) if len(known) == len(parts) else goal
 
 
-def _variance(policy: Any) -> th.Tensor | None:
-    """The variance of each action of a Gaussian policy, shape ``(actions,)``; ``None`` for a categorical one."""
+def _std(policy: Any) -> th.Tensor | None:
+    """The standard deviation of each action of a Gaussian policy, ``(actions,)``; ``None`` for a categorical one."""
     if type(policy.action_dist) is CategoricalDistribution:
         return None
     log_std: th.Tensor = policy.log_std.detach()
-    return (2 * log_std).exp()
+    return log_std.exp()

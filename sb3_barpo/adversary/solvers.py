@@ -36,11 +36,12 @@ def _climb(
         of steps.
     :return: The last perturbation, shape ``(B, *obs)``.
     """
+    drawn = th.empty_like(delta)
     for std in noise:
         gradient = _gradient(goal, observations + delta)
         if std > 0:
-            gradient = gradient + std * _randn_like(gradient, generator)
-        delta = ball.project(delta + step * ball.steepest(gradient), epsilon)
+            gradient = gradient + drawn.normal_(std=std, generator=generator)
+        delta = ball.step(delta, gradient, step, epsilon)
     return delta
 
 
@@ -61,6 +62,8 @@ class Solver(ABC):
 
     #: Does not look at its objective.
     blind: ClassVar[bool] = False
+    #: Wants to start where its last search for the same samples ended, if there was one.
+    warm: ClassVar[bool] = False
 
     @property
     def starts_clean(self) -> bool:
@@ -217,3 +220,41 @@ class SGLD(Solver):
         delta = start if start is not None else step * ball.steepest(_randn_like(observations, generator))
         noise = [math.sqrt(2 * step * self.beta) / (i + 2) for i in range(self.n_steps)]
         return _climb(goal, observations, delta, ball, epsilon, step, noise, generator)
+
+
+@dataclass(frozen=True)
+class WarmStart(Solver):
+    """
+    Starts where the last search for the same sample ended. In an update every sample is visited ``n_epochs`` times, and
+    the policy changes little in between, so that later visits can do with fewer steps. Outside training, where nothing
+    is visited twice, it is its first solver.
+
+    :param first: Searches at a sample's first visit.
+    :param later: Searches at all later ones, from where the last one ended.
+    :raises ValueError: if one of them cannot start from a given perturbation.
+    """
+
+    warm: ClassVar[bool] = True
+    first: Solver = SGLD()
+    later: Solver = SGLD(n_steps=2)
+
+    def __post_init__(self) -> None:
+        for name, solver in (("first", self.first), ("later", self.later)):
+            remedy = "a search that is taken up again looks at its objective; take SGLD or PGD"
+            _check(not (solver.blind or solver.warm), f"WarmStart's {name}", solver, remedy)
+
+    @property
+    def starts_clean(self) -> bool:
+        return self.first.starts_clean
+
+    def solve(
+        self,
+        goal: Goal,
+        observations: th.Tensor,
+        ball: Ball,
+        epsilon: float,
+        generator: th.Generator,
+        start: th.Tensor | None = None,
+    ) -> th.Tensor:
+        solver = self.first if start is None else self.later
+        return solver.solve(goal, observations, ball, epsilon, generator, start)
