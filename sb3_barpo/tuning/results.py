@@ -1,6 +1,7 @@
 """What comes out of a study: tables, pictures, and the best strength as an entry of RL Zoo and as a script."""
 
 import json
+import warnings
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ import yaml
 from optuna.trial import TrialState
 
 from sb3_barpo.evaluation.plots import COLOURS, canvas
+from sb3_barpo.evaluation.tables import number
 from sb3_barpo.experiment import Agent
 from sb3_barpo.schedules import as_schedule
 from sb3_barpo.tuning.study import Tuning, finished
@@ -151,7 +153,9 @@ def plot_importance(study: optuna.Study, tuning: Tuning) -> "Figure":
     def loss(trial: optuna.trial.FrozenTrial) -> float:  # the evaluator takes low for good
         return -tuning.criterion.preference(trial.user_attrs["natural"], trial.user_attrs["worst_case"])
 
-    importances = optuna.importance.get_param_importances(study, target=loss)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "PedAnovaImportanceEvaluator computes")  # it says that low is good
+        importances = optuna.importance.get_param_importances(study, target=loss)
     figure, axes = canvas(7.6, 1.2 + 0.4 * len(importances))
     names = list(importances)[::-1]
     axes.barh(names, [importances[name] for name in names], color=COLOURS[0], height=0.6)
@@ -208,7 +212,7 @@ def write_study(study: optuna.Study, tuning: Tuning, candidates: dict[str, dict[
 
 def confirmed_markdown(rows: pd.DataFrame) -> str:
     """:return: The table of confirmed candidates."""
-    shown = rows.drop(columns="preference").map("{:.0f}".format).reset_index()
+    shown = rows.drop(columns="preference").map(number).reset_index()
     shown = shown.rename(columns={"worst_case": "worst case", "lowest": "lowest worst case of a seed"})
     align = ["left", *["right"] * (len(shown.columns) - 1)]
     return str(shown.to_markdown(index=False, colalign=align, disable_numparse=True))
