@@ -13,6 +13,8 @@ from optuna.trial import FrozenTrial
 
 #: Seconds between two signs of life of a trial, and after which one that gives none is taken for dead and tried again.
 HEARTBEAT, GRACE = 30, 120
+#: Seconds to wait for a gRPC proxy's answer.
+PATIENCE = 10.0
 #: How often a trial is tried again after its worker was killed.
 MAX_RETRY = 3
 
@@ -68,7 +70,7 @@ def _proxy(address: str) -> BaseStorage:
         warnings.simplefilter("ignore", ExperimentalWarning)
         proxy = optuna.storages.GrpcStorageProxy(host=host, port=int(port))
     try:
-        proxy.wait_server_ready(timeout=10)
+        proxy.wait_server_ready(timeout=PATIENCE)
     except grpc.FutureTimeoutError as error:
         raise ConnectionError(
             f"No gRPC proxy answers at {address}. Start one with optuna.storages.run_grpc_proxy_server."

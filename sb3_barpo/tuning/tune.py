@@ -13,6 +13,7 @@ from sb3_barpo.hyperparams import read
 from sb3_barpo.schedules import as_schedule
 from sb3_barpo.tuning.confirm import PAPER, Confirmation, by_candidate, candidate, confirm, ranked, strengths
 from sb3_barpo.tuning.results import confirmed_markdown, plain, script, write_study, zoo_entry
+from sb3_barpo.tuning.strength import suggest_strength
 from sb3_barpo.tuning.study import Tuning, load_study, stored_tuning
 from sb3_barpo.tuning.workers import run_trials
 
@@ -80,8 +81,11 @@ def tune_strength(
     else:
         _check(tuning)
         study = run_trials(tuning, storage, study_name, n_trials, n_jobs, seed, progress_bar)
-    confirmed, best = None, candidate(ranked(study, tuning)[0])
-    candidates = strengths(study, tuning, max(confirmation.top, 1))
+    first = ranked(study, tuning)[0]
+    candidates = strengths(study, tuning, confirmation.top)
+    if confirmation.top == 0:
+        candidates[candidate(first)] = suggest_strength(first, tuning.space)
+    confirmed, best = None, candidate(first)
     pictures = write_study(study, tuning, candidates, output)
     if confirmation.top > 0:
         report = confirm(study, tuning, confirmation, output / "agents", n_jobs, progress_bar)
@@ -138,8 +142,9 @@ def _markdown(result: TuningResult, tuning: Tuning, confirmation: Confirmation, 
         verdict = f"The best trial is {result.best}. It was not confirmed, and one seed says little."
     else:
         verdict = (
-            f"{_verdict(result)}\n\n{confirmed_markdown(result.confirmed)}\n\nMeans over fresh seeds of training, "
-            f"{confirmation.n_seeds} each, and {confirmation.n_eval_episodes} episodes for each attack at ε = {tuning.epsilon:g}"
+            f"{_verdict(result)}\n\n{confirmed_markdown(result.confirmed)}\n\nMeans over fresh seeds of "
+            f"training, {confirmation.n_seeds} each, and over {confirmation.n_eval_episodes} episodes for each attack "
+            f"at ε = {tuning.epsilon:g}"
             + (f"; learned attacks by the budget `{confirmation.budget}`." if confirmation.learns else ".")
         )
     settings = "\n".join(f"    {line}" for line in zoo_entry(tuning.agent, result.strength).splitlines())
@@ -159,14 +164,13 @@ def _markdown(result: TuningResult, tuning: Tuning, confirmation: Confirmation, 
 def _verdict(result: TuningResult) -> str:
     """The best candidate beside the paper's setting, in one sentence."""
     assert result.confirmed is not None  # for mypy: the caller has looked
-    paper, best = result.confirmed.loc[PAPER], result.confirmed.iloc[0]
+    said = {
+        name: f"natural return {number(natural)} and worst case {number(worst_case)}"
+        for name, natural, worst_case in result.confirmed[["natural", "worst_case"]].itertuples()
+    }
     if result.best == PAPER:
         return (
-            "Confirmed on fresh seeds, none of the study's best trials is better than the paper's setting: natural "
-            f"{number(paper['natural'])}, worst case {number(paper['worst_case'])}."
+            "Confirmed on fresh seeds, none of the study's best trials is better than the paper's setting, which has "
+            f"{said[PAPER]}."
         )
-    return (
-        f"Confirmed on fresh seeds, {result.best} has natural return {number(best['natural'])} and worst case "
-        f"{number(best['worst_case'])}; the paper's setting has {number(paper['natural'])} and "
-        f"{number(paper['worst_case'])}."
-    )
+    return f"Confirmed on fresh seeds, {result.best} has {said[result.best]}; the paper's setting has {said[PAPER]}."

@@ -1,0 +1,406 @@
+"""Many workers on one study: processes on a journal, killed ones among them, a PostgreSQL server, a gRPC proxy."""
+
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from glob import glob
+from pathlib import Path
+from typing import Any
+
+import optuna
+import psutil
+import pytest
+from cheap_tuning import AGENT, Failing, Hopeless, Suicidal, cheap
+from optuna.trial import TrialState
+from sqlalchemy.exc import OperationalError
+
+from sb3_barpo.tuning import TuningError, storage, workers
+from sb3_barpo.tuning.storage import open_storage
+from sb3_barpo.tuning.study import finished, load_study, open_study
+from sb3_barpo.tuning.workers import release_dead, run_trials
+
+TESTS = str(Path(__file__).parent)
+SLOW = replace(AGENT, n_envs=30)  # a third of a second a trial
+needs_signals = pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
+
+
+def worker_pids(study: optuna.Study) -> set[int]:
+    return {trial.user_attrs["worker"]["pid"] for trial in study.trials if "worker" in trial.user_attrs}
+
+
+def wait_until(condition: Any, seconds: float = 60.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it takes too long"
+        time.sleep(0.02)
+
+
+COMMAND = """
+import sys
+sys.path.insert(0, {tests!r})
+from cheap_tuning import *
+from dataclasses import replace
+from sb3_barpo.tuning.workers import run_trials
+if __name__ == "__main__":
+    run_trials(cheap(agent=replace(AGENT, n_envs={hundredths})), {storage!r}, "it", {n_trials}, {n_jobs})
+"""
+
+
+def start(folder: Path, log: str, n_trials: int, n_jobs: int, hundredths: int = 30) -> subprocess.Popen[str]:
+    """The same in a process of its own, as another terminal would."""
+    script = folder / "command.py"
+    script.write_text(COMMAND.format(tests=TESTS, storage=log, n_trials=n_trials, n_jobs=n_jobs, hundredths=hundredths))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([TESTS, *sys.path])}
+    return subprocess.Popen([sys.executable, str(script)], env=environment, stderr=subprocess.PIPE, text=True)
+
+
+# One machine
+
+
+def test_two_processes_share_a_study(tmp_path: Path) -> None:
+    study = run_trials(cheap(agent=SLOW), tmp_path / "log", "it", 6, n_jobs=2)
+    assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 6
+    assert len(worker_pids(study)) == 6  # one each
+    assert os.getpid() not in worker_pids(study)
+    began, ended = zip(*((trial.datetime_start, trial.datetime_complete) for trial in study.trials), strict=True)
+    assert began[1] < ended[0]  # they ran side by side
+
+
+@needs_signals
+def test_ten_killed_workers_lose_nothing(tmp_path: Path) -> None:
+    study = run_trials(cheap(Suicidal), tmp_path / "log", "it", 5, n_jobs=2)
+    assert len(finished(study)) == 5
+    killed = study.trials[:10]
+    assert [trial.state for trial in killed] == [TrialState.FAIL] * 10
+    assert not any("error" in trial.user_attrs for trial in killed)
+    tried = [trial.params for trial in study.trials]
+    for trial in killed:  # each was tried again, up to three times
+        if trial.user_attrs.get("retries", 0) < 3:
+            assert tried.count(trial.params) > 1
+    assert max(trial.user_attrs.get("retries", 0) for trial in study.trials) == 3
+
+
+@needs_signals
+def test_sigkill_from_outside_ten_times(tmp_path: Path) -> None:
+    """At any moment of a worker's life; what had finished stays as it was, to the letter."""
+    n_trials, log = 12, tmp_path / "log"
+    command = start(tmp_path, str(log), n_trials, 2)
+    try:
+        kept: dict[int, Any] = {}
+        for _ in range(10):
+            wait_until(lambda: log.exists() and log.stat().st_size)
+            study = None
+            victims: list[int] = []
+            while not victims:
+                assert command.poll() is None
+                time.sleep(0.05)
+                try:
+                    study = load_study(log, "it")
+                except ValueError:  # it is being made
+                    continue
+                running = study.get_trials(states=(TrialState.RUNNING,))
+                victims = [t.user_attrs["worker"]["pid"] for t in running if "worker" in t.user_attrs]
+                victims = [pid for pid in victims if psutil.pid_exists(pid)]
+            assert study is not None
+            now = {trial.number: trial for trial in finished(study)}
+            assert all(now[number] == trial for number, trial in kept.items())
+            kept = now
+            try:
+                os.kill(victims[0], signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        assert command.wait(120) == 0, command.stderr and command.stderr.read()
+    finally:
+        command.kill()
+        command.communicate()
+    study = load_study(log, "it")
+    done = {trial.number: trial for trial in finished(study)}
+    assert len(done) == n_trials
+    assert all(done[number] == trial for number, trial in kept.items())
+    assert not study.get_trials(states=(TrialState.RUNNING,))
+    assert [trial for trial in study.trials if trial.state == TrialState.FAIL]
+
+
+@needs_signals
+def test_a_command_that_was_killed_goes_on_beside_its_old_workers(tmp_path: Path) -> None:
+    """They finish what they do, and are not done twice."""
+    log = tmp_path / "log"
+    command = start(tmp_path, str(log), 3, 2, hundredths=200)
+    wait_until(lambda: log.exists() and log.read_text().count('"worker"') >= 2)
+    command.kill()
+    command.communicate()
+    study = run_trials(cheap(agent=replace(AGENT, n_envs=200)), log, "it", 3, n_jobs=2)
+    assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 3
+
+
+@needs_signals
+def test_ctrl_c_ends_all_processes_and_their_trials_are_tried_again(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    command = start(tmp_path, str(log), 4, 2, hundredths=2000)
+    try:
+        wait_until(lambda: log.exists() and log.read_text().count('"worker"') >= 2)
+        for process in [*psutil.Process(command.pid).children(recursive=True), psutil.Process(command.pid)]:
+            process.send_signal(signal.SIGINT)  # as the terminal does
+        errors = command.communicate(timeout=60)[1]
+    finally:
+        command.kill()
+    assert errors.count("KeyboardInterrupt") == 1  # not one of each worker
+    study = load_study(log, "it")
+    states = [trial.state for trial in study.trials]
+    assert states == [TrialState.FAIL] * 2 + [TrialState.WAITING] * 2
+    assert not any(map(psutil.pid_exists, worker_pids(study)))
+    retried = study.trials[2].system_attrs["fixed_params"]
+    assert retried in [trial.params for trial in study.trials[:2]]
+
+
+def test_a_trial_of_a_dead_process_is_released(tmp_path: Path) -> None:
+    study = open_study(cheap(), tmp_path / "log", "it")
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    dead, elsewhere, alive, reborn, silent = (study.ask() for _ in range(5))
+    me = workers._me()
+    dead.suggest_float("x", 0, 1)
+    dead.set_user_attr("worker", {**me, "pid": child.pid})
+    elsewhere.set_user_attr("worker", {**me, "machine": "another", "pid": child.pid})
+    alive.set_user_attr("worker", me)
+    reborn.set_user_attr("worker", {**me, "created": me["created"] - 3600})  # another process had our id
+    release_dead(study)
+    states = {trial.number: trial.state.name for trial in study.trials}
+    assert [states[trial.number] for trial in (dead, elsewhere, alive, reborn, silent)] == [
+        *("FAIL", "RUNNING", "RUNNING", "FAIL", "RUNNING")
+    ]
+    release_dead(study)  # the same again changes nothing
+    waiting = study.get_trials(states=(TrialState.WAITING,))
+    assert [trial.user_attrs["retry_of"] for trial in waiting] == [dead.number, reborn.number][: len(waiting)]
+
+
+def test_a_trial_that_never_said_who_runs_it_is_released_after_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = open_study(cheap(), tmp_path / "log", "it")
+    study.ask()  # killed before it took any of the parameters that it was enqueued with
+    monkeypatch.setattr(workers, "_SILENCE", workers.timedelta(0))
+    release_dead(study)
+    first, again = study.trials
+    assert (first.state, again.state) == (TrialState.FAIL, TrialState.WAITING)
+    assert again.system_attrs["fixed_params"] == first.system_attrs["fixed_params"]
+    assert again.user_attrs["setting"] == "paper"
+
+
+def test_a_trial_is_not_tried_for_ever(tmp_path: Path) -> None:
+    study = open_study(cheap(), tmp_path / "log", "it")
+    for tries in range(5):
+        trial = study.ask(fixed_distributions={"epsilon.ramp.value": optuna.distributions.FloatDistribution(0, 1)})
+        assert trial.user_attrs.get("retries") == (tries or None) if tries < 4 else "retries" not in trial.user_attrs
+        workers._release(study, study.trials[trial.number])
+
+
+def test_a_study_does_not_wait_for_ever_for_another_machine(tmp_path: Path) -> None:
+    """Of a journal's other machines nobody would learn that they are gone."""
+    study = open_study(cheap(), tmp_path / "log", "it")
+    trial = study.ask()
+    trial.set_user_attr("worker", {"machine": "another", "pid": 1, "created": 0.0})
+    study = run_trials(cheap(), tmp_path / "log", "it", 3)
+    assert [trial.state.name for trial in study.trials] == ["RUNNING", "COMPLETE", "COMPLETE"]
+
+
+def test_workers_whose_trials_fail_stop_the_study(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(TuningError, match="trials have failed, the last one so: ArithmeticError: no luck"):
+        run_trials(cheap(Failing), tmp_path / "log", "it", 8, n_jobs=2)
+    assert "no luck in trial" in capfd.readouterr().err  # Optuna's traceback
+
+
+def test_a_worker_that_cannot_work_stops_the_study(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    study = open_study(cheap(), tmp_path / "log", "it")
+    share = workers._Share(study, 3, workers.tqdm(disable=True))
+    with pytest.raises(TuningError, match=r"A worker has failed; its error is above.*__main__"):
+        workers._supervise(share, 1, lambda offset: (cheap(n_reports=9), tmp_path / "log", "it", None, offset))
+    assert "made with other settings" in capfd.readouterr().err
+
+
+@pytest.mark.slow
+@needs_signals
+def test_workers_that_are_always_killed_stop_the_study(tmp_path: Path) -> None:
+    with pytest.raises(TuningError, match="workers were killed, while 0 trials have finished.*take fewer processes"):
+        run_trials(cheap(Hopeless), tmp_path / "log", "it", 3, n_jobs=2)
+
+
+def test_a_bar_instead_of_optuna_s_lines(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    run_trials(cheap(), tmp_path / "log", "it", 2, progress_bar=True)
+    shown = capfd.readouterr().err
+    assert "it: 100%" in shown
+    assert "best" in shown
+    assert "Trial 0 finished" not in shown
+    assert optuna.logging.get_verbosity() == optuna.logging.INFO
+
+
+# Storages
+
+
+def free_port() -> int:
+    with closing(socket.socket()) as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+def postgres_program(name: str) -> str | None:
+    return shutil.which(name) or max(glob(f"/usr/lib/postgresql/*/bin/{name}"), default=None)
+
+
+@pytest.fixture(scope="module")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of a server's database, with a password, on a port of this machine."""
+    pytest.importorskip("psycopg")
+    initdb, server = postgres_program("initdb"), postgres_program("postgres")
+    if initdb is None or server is None:
+        pytest.skip("there is no PostgreSQL: apt install postgresql")
+    folder = Path(os.path.realpath(tmp_path_factory.mktemp("postgres")))
+    as_other: dict[str, Any] = {}
+    if hasattr(os, "geteuid") and os.geteuid() == 0:  # PostgreSQL refuses to run as root
+        other = pwd.getpwnam("nobody")
+        os.chown(folder, other.pw_uid, other.pw_gid)
+        for parent in folder.parents:
+            if parent.stat().st_uid == 0 and str(parent).startswith(str(tmp_path_factory.getbasetemp().parent)):
+                parent.chmod(0o711)
+        as_other = {"user": other.pw_uid, "group": other.pw_gid, "extra_groups": []}
+    (folder / "password").write_text("s3cret")
+    (folder / "password").chmod(0o644)
+    data, port = folder / "data", free_port()
+    arguments = ["-D", data, "-U", "tuner", "-A", "scram-sha-256", "--pwfile", folder / "password"]
+    made = subprocess.run([initdb, *arguments, "-E", "UTF8", "--locale=C"], cwd="/", capture_output=True, **as_other)
+    if made.returncode != 0:
+        pytest.skip(f"PostgreSQL cannot be set up here: {made.stderr.decode()}")
+    settings = [f"-c{setting}" for setting in (f"unix_socket_directories={folder}", "listen_addresses=127.0.0.1")]
+    process = subprocess.Popen(
+        [server, "-D", data, "-p", str(port), *settings], cwd="/", stderr=subprocess.DEVNULL, **as_other
+    )
+    url = f"postgresql+psycopg://tuner:s3cret@127.0.0.1:{port}/postgres"
+    try:
+        wait_until(lambda: answers(port) or process.poll() is not None)
+        if process.poll() is not None:
+            pytest.skip("PostgreSQL cannot be started here")
+        yield url
+    finally:
+        process.send_signal(signal.SIGINT)  # its "fast" shutdown
+        process.wait()
+
+
+def answers(port: int) -> bool:
+    import psycopg
+
+    try:
+        psycopg.connect(f"postgresql://tuner:s3cret@127.0.0.1:{port}/postgres").close()
+    except psycopg.OperationalError:
+        return False
+    return True
+
+
+def test_processes_share_a_study_on_postgresql(postgres: str) -> None:
+    study = run_trials(cheap(agent=SLOW), postgres, "shared", 4, n_jobs=2)
+    assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 4
+    assert len(worker_pids(study)) == 4
+    assert load_study(postgres, "shared").trials == study.trials
+
+
+@needs_signals
+def test_a_killed_worker_s_trial_is_tried_again_on_postgresql(postgres: str) -> None:
+    study = run_trials(cheap(Suicidal), postgres, "killed", 1, n_jobs=2)
+    assert len(finished(study)) == 1
+    assert [trial.state for trial in study.trials[:10]] == [TrialState.FAIL] * 10
+
+
+def test_a_silent_machine_s_trial_is_tried_again(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the storage's heartbeat: another machine has taken the first trial, and gives no sign of life any more."""
+    monkeypatch.setattr(storage, "HEARTBEAT", 1)
+    monkeypatch.setattr(storage, "GRACE", 2)
+    study = open_study(cheap(), postgres, "silent")
+    trial = study.ask()
+    trial.set_user_attr("worker", {"machine": "another", "pid": 1, "created": 0.0})
+    study._storage.record_heartbeat(trial._trial_id)  # type: ignore[attr-defined]
+    study = run_trials(cheap(), postgres, "silent", 2)
+    assert [trial.state.name for trial in study.trials] == ["FAIL", "COMPLETE", "COMPLETE"]
+    assert [trial.user_attrs.get("retry_of") for trial in study.trials] == [None, None, 0]
+    assert study.trials[2].user_attrs["setting"] == "paper"
+
+
+def test_a_wrong_password_is_not_shown(postgres: str) -> None:
+    with pytest.raises(ConnectionError, match=r"tuner:\*\*\*@.*cannot be reached.*password authentication failed") as e:
+        open_storage(postgres.replace("s3cret", "gues5"))
+    assert "gues5" not in str(e.value)
+    assert isinstance(e.value.__cause__, OperationalError)
+
+
+def test_a_server_that_does_not_run() -> None:
+    pytest.importorskip("psycopg")
+    with pytest.raises(ConnectionError, match=r"tuner:\*\*\*@127.*cannot be reached: .*Connection refused") as error:
+        open_storage(f"postgresql+psycopg://tuner:s3cret@127.0.0.1:{free_port()}/postgres")
+    assert "s3cret" not in str(error.value)
+
+
+@pytest.mark.parametrize("address", ["nosql://me:s3cret@host/name", "postgresql+psycopg://me:s3cret@host:port/name"])
+def test_an_address_of_nothing(address: str) -> None:
+    with pytest.raises(ValueError, match=r"No storage has the address '.*://me:\*\*\*@host.*Name the file") as error:
+        open_storage(address)
+    assert "s3cret" not in str(error.value)
+    assert error.value.__suppress_context__  # nor in the traceback
+
+
+def test_a_driver_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pymysql", None)
+    with pytest.raises(ImportError, match=r"mysql\+pymysql://me:\*\*\*@host/name needs a driver.*pip install pymysql"):
+        open_storage("mysql+pymysql://me:s3cret@host/name")
+
+
+@pytest.mark.parametrize("content", ["hello", "hello\n", "[1]\n", '{"op_code": 0}\n', '{"op_code":0}\n{}\n'])
+def test_a_file_that_is_no_journal_is_left_alone(content: str, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text(content)
+    with pytest.raises(ValueError, match=r"notes\.txt' is no journal of Optuna: .*Name another file"):
+        open_storage(tmp_path / "notes.txt")
+    assert (tmp_path / "notes.txt").read_text() == content
+
+
+def test_a_folder_is_no_journal(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="Is a directory|Permission"):
+        open_storage(tmp_path)
+
+
+def test_processes_share_a_study_through_a_proxy(tmp_path: Path) -> None:
+    pytest.importorskip("grpc")
+    from optuna.storages._grpc.server import make_server
+
+    port = free_port()
+    server = make_server(open_storage(tmp_path / "log"), "127.0.0.1", port)  # what run_grpc_proxy_server does
+    server.start()
+    try:
+        study = run_trials(cheap(), f"grpc://127.0.0.1:{port}", "it", 3, n_jobs=2)
+        assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 3
+    finally:
+        server.stop(None).wait()
+    assert len(load_study(tmp_path / "log", "it").trials) == 3
+
+
+def test_a_proxy_that_does_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("grpc")
+    monkeypatch.setattr(storage, "PATIENCE", 0.5)
+    with pytest.raises(ConnectionError, match=r"No gRPC proxy answers at grpc://127\.0\.0\.1:\d+\. Start one"):
+        open_storage(f"grpc://127.0.0.1:{free_port()}")
+
+
+@pytest.mark.parametrize("address", ["grpc://host", "grpc://host:port", "grpc://:13000"])
+def test_an_address_that_is_no_proxy_s(address: str) -> None:
+    with pytest.raises(ValueError, match=r"address of a gRPC proxy is grpc://host:port, but this is"):
+        open_storage(address)
+
+
+def test_a_proxy_needs_grpcio(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "grpc", None)
+    with pytest.raises(ImportError, match="needs grpcio: pip install grpcio protobuf"):
+        open_storage("grpc://host:13000")
