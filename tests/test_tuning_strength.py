@@ -207,5 +207,5 @@ def test_a_setting_outside_the_space(strength: dict[str, Any], match: str) -> No
 
 def test_a_trial_of_another_space() -> None:
     (trial,) = sampled(DEFAULT, 1).trials
-    with pytest.raises(ValueError, match="epsilon.kind"):
+    with pytest.raises(ValueError, match=r"epsilon\.kind"):
         suggest_strength(trial, EVERYTHING)

@@ -361,12 +361,11 @@ def test_a_study_of_other_makers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     open_study(cheap(), tmp_path / "log", "it")
     backend = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(tmp_path / "log")))
     optuna.create_study(study_name="foreign", storage=backend, direction="maximize")
-    for look in (
-        lambda: open_study(cheap(), tmp_path / "log", "foreign"),
-        lambda: load_study(tmp_path / "log", "foreign"),
-    ):
-        with pytest.raises(ValueError, match="'foreign' does not say what its trials do, so it was not made by"):
-            look()
+    match = "'foreign' does not say what its trials do, so it was not made by sb3_barpo"
+    with pytest.raises(ValueError, match=match):
+        open_study(cheap(), tmp_path / "log", "foreign")
+    with pytest.raises(ValueError, match=match):
+        load_study(tmp_path / "log", "foreign")
 
 
 def test_a_study_that_is_missing(tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ def test_sigkill_from_outside_ten_times(tmp_path: Path) -> None:
     command = start(tmp_path, str(log), n_trials, 2)
     try:
         kept: dict[int, Any] = {}
-        for _ in range(10):
+        for i in range(10):
             wait_until(lambda: log.exists() and log.stat().st_size)
             study = None
             victims: list[int] = []
@@ -113,6 +113,7 @@ def test_sigkill_from_outside_ten_times(tmp_path: Path) -> None:
             now = {trial.number: trial for trial in finished(study)}
             assert all(now[number] == trial for number, trial in kept.items())
             kept = now
+            time.sleep(0.04 * i)  # sooner or later in its life
             try:
                 os.kill(victims[0], signal.SIGKILL)
             except ProcessLookupError:
@@ -133,11 +134,11 @@ def test_sigkill_from_outside_ten_times(tmp_path: Path) -> None:
 def test_a_command_that_was_killed_goes_on_beside_its_old_workers(tmp_path: Path) -> None:
     """They finish what they do, and are not done twice."""
     log = tmp_path / "log"
-    command = start(tmp_path, str(log), 3, 2, hundredths=200)
-    wait_until(lambda: log.exists() and log.read_text().count('"worker"') >= 2)
+    command = start(tmp_path, str(log), 3, 2, hundredths=100)
+    wait_until(lambda: log.exists() and log.read_text().count('"kappa.constant.value"') >= 2)
     command.kill()
     command.communicate()
-    study = run_trials(cheap(agent=replace(AGENT, n_envs=200)), log, "it", 3, n_jobs=2)
+    study = run_trials(cheap(agent=replace(AGENT, n_envs=100)), log, "it", 3, n_jobs=2)
     assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 3
 
 
@@ -146,7 +147,7 @@ def test_ctrl_c_ends_all_processes_and_their_trials_are_tried_again(tmp_path: Pa
     log = tmp_path / "log"
     command = start(tmp_path, str(log), 4, 2, hundredths=2000)
     try:
-        wait_until(lambda: log.exists() and log.read_text().count('"worker"') >= 2)
+        wait_until(lambda: log.exists() and log.read_text().count('"kappa.constant.value"') >= 2)
         for process in [*psutil.Process(command.pid).children(recursive=True), psutil.Process(command.pid)]:
             process.send_signal(signal.SIGINT)  # as the terminal does
         errors = command.communicate(timeout=60)[1]
@@ -212,24 +213,22 @@ def test_a_study_does_not_wait_for_ever_for_another_machine(tmp_path: Path) -> N
     assert [trial.state.name for trial in study.trials] == ["RUNNING", "COMPLETE", "COMPLETE"]
 
 
-def test_workers_whose_trials_fail_stop_the_study(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_workers_whose_trials_fail_stop_the_study(tmp_path: Path) -> None:
     with pytest.raises(TuningError, match="trials have failed, the last one so: ArithmeticError: no luck"):
         run_trials(cheap(Failing), tmp_path / "log", "it", 8, n_jobs=2)
-    assert "no luck in trial" in capfd.readouterr().err  # Optuna's traceback
 
 
-def test_a_worker_that_cannot_work_stops_the_study(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_worker_that_cannot_work_stops_the_study(tmp_path: Path) -> None:
     study = open_study(cheap(), tmp_path / "log", "it")
     share = workers._Share(study, 3, workers.tqdm(disable=True))
     with pytest.raises(TuningError, match=r"A worker has failed; its error is above.*__main__"):
         workers._supervise(share, 1, lambda offset: (cheap(n_reports=9), tmp_path / "log", "it", None, offset))
-    assert "made with other settings" in capfd.readouterr().err
 
 
 @pytest.mark.slow
 @needs_signals
 def test_workers_that_are_always_killed_stop_the_study(tmp_path: Path) -> None:
-    with pytest.raises(TuningError, match="workers were killed, while 0 trials have finished.*take fewer processes"):
+    with pytest.raises(TuningError, match=r"workers were killed, while 0 trials have finished.*take fewer processes"):
         run_trials(cheap(Hopeless), tmp_path / "log", "it", 3, n_jobs=2)
 
 
@@ -310,6 +309,7 @@ def test_processes_share_a_study_on_postgresql(postgres: str) -> None:
     assert load_study(postgres, "shared").trials == study.trials
 
 
+@pytest.mark.slow
 @needs_signals
 def test_a_killed_worker_s_trial_is_tried_again_on_postgresql(postgres: str) -> None:
     study = run_trials(cheap(Suicidal), postgres, "killed", 1, n_jobs=2)
@@ -317,6 +317,7 @@ def test_a_killed_worker_s_trial_is_tried_again_on_postgresql(postgres: str) -> 
     assert [trial.state for trial in study.trials[:10]] == [TrialState.FAIL] * 10
 
 
+@pytest.mark.filterwarnings("ignore:Heartbeat of storage is supposed to be used with Study.optimize")
 def test_a_silent_machine_s_trial_is_tried_again(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the storage's heartbeat: another machine has taken the first trial, and gives no sign of life any more."""
     monkeypatch.setattr(storage, "HEARTBEAT", 1)
@@ -368,7 +369,7 @@ def test_a_file_that_is_no_journal_is_left_alone(content: str, tmp_path: Path) -
 
 
 def test_a_folder_is_no_journal(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match="Is a directory|Permission"):
+    with pytest.raises(OSError, match=r"Is a directory|Permission"):
         open_storage(tmp_path)
 
 

@@ -8,11 +8,13 @@ from pathlib import Path
 import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial
 
 #: Seconds between two signs of life of a trial, and after which one that gives none is taken for dead and tried again.
 HEARTBEAT, GRACE = 30, 120
+#: Seconds after which the lock of a journal is broken: who held it was killed. It is held for milliseconds.
+LOCK_GRACE = 10
 #: Seconds to wait for a gRPC proxy's answer.
 PATIENCE = 10.0
 #: How often a trial is tried again after its worker was killed.
@@ -40,9 +42,9 @@ def _journal(path: Path) -> BaseStorage:
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         _check_beginning(path)
-        # Links, which the default lock is made of, need special rights on Windows.
-        lock = JournalFileOpenLock(str(path)) if os.name == "nt" else None
-        return JournalStorage(JournalFileBackend(str(path), lock))
+        # Links need special rights on Windows; elsewhere they work on a network's disk, too.
+        lock = JournalFileOpenLock if os.name == "nt" else JournalFileSymlinkLock
+        return JournalStorage(JournalFileBackend(str(path), lock(str(path), LOCK_GRACE)))
     except (ValueError, KeyError, TypeError) as error:  # of a file with other content
         raise ValueError(
             f"{str(path)!r} is no journal of Optuna: {error}. Name another file, or a new one, which will be made."
@@ -63,7 +65,7 @@ def _proxy(address: str) -> BaseStorage:
     if not host or not port.isdigit():
         raise ValueError(f"The address of a gRPC proxy is grpc://host:port, but this is {address!r}.")
     try:
-        import grpc  # type: ignore[import-untyped]
+        import grpc  # type: ignore[import-untyped]  # noqa: F401
     except ImportError as error:
         raise ImportError("Optuna's gRPC proxy needs grpcio: pip install grpcio protobuf") from error
     with warnings.catch_warnings():
@@ -71,7 +73,7 @@ def _proxy(address: str) -> BaseStorage:
         proxy = optuna.storages.GrpcStorageProxy(host=host, port=int(port))
     try:
         proxy.wait_server_ready(timeout=PATIENCE)
-    except grpc.FutureTimeoutError as error:
+    except ConnectionError as error:  # whose text names no address
         raise ConnectionError(
             f"No gRPC proxy answers at {address}. Start one with optuna.storages.run_grpc_proxy_server."
         ) from error
@@ -98,9 +100,9 @@ def _database(address: str) -> BaseStorage:
             f"No storage has the address {shown!r}. Name the file of a journal, grpc://host:port, or a URL such as "
             "postgresql+psycopg://user@host/name."
         ) from None  # the error's own text may hold the password
-    except ModuleNotFoundError as error:
+    except ImportError as error:
         raise ImportError(
-            f"{shown} needs a driver that is not installed: {error}. For PostgreSQL: pip install "
+            f"{shown} needs a driver that is not installed. For PostgreSQL: pip install "
             "'psycopg[binary]' and write postgresql+psycopg://; for MySQL: pip install pymysql and write "
             "mysql+pymysql://."
         ) from error
