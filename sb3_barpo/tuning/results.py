@@ -148,6 +148,7 @@ def plot_importance(study: optuna.Study, tuning: Tuning) -> "Figure":
     :param tuning: What its trials did.
     :return: How much each parameter decides whether a trial is among the best (PED-ANOVA, Watanabe et al., 2023).
     :raises ImportError: if matplotlib is not installed.
+    :raises UserWarning: if there are too few trials.
     """
 
     def loss(trial: optuna.trial.FrozenTrial) -> float:  # the evaluator takes low for good
@@ -155,6 +156,7 @@ def plot_importance(study: optuna.Study, tuning: Tuning) -> "Figure":
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "PedAnovaImportanceEvaluator computes")  # it says that low is good
+        warnings.filterwarnings("error", "The number of trials is too small")  # they would all be equal
         importances = optuna.importance.get_param_importances(study, target=loss)
     figure, axes = canvas(7.6, 1.2 + 0.4 * len(importances))
     names = list(importances)[::-1]
@@ -203,7 +205,7 @@ def write_study(study: optuna.Study, tuning: Tuning, candidates: dict[str, dict[
     pictures = {"returns": plot_returns(study, tuning), "schedules": plot_schedules(candidates)}
     if study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
         pictures["history"] = plot_history(study, tuning)
-    with suppress(ValueError, RuntimeError):  # of too few trials, or all alike, Optuna can say nothing
+    with suppress(ValueError, RuntimeError, UserWarning):  # of too few trials, or all alike, Optuna can say nothing
         pictures["importance"] = plot_importance(study, tuning)
     for name, picture in pictures.items():
         picture.savefig(output / f"{name}.png")

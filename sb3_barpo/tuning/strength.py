@@ -20,7 +20,7 @@ class StrengthSpace:
     and its delay, and κ is constant: four numbers and no branches, which TPE models jointly.
 
     :param epsilon: Range of ε's values, searched on a logarithmic scale, as κ's.
-    :param kappa: Range of κ's values.
+    :param kappa: Range of κ's values; ``(0, 0)`` for no guidance.
     :param epsilon_kinds: Kinds of schedules for ε, of ``constant``, ``ramp``, ``linear``, ``cosine``, ``smooth``,
         ``step`` and ``cyclic``. With several, the kind is a parameter too, and the others depend on it.
     :param kappa_kinds: The same for κ.
@@ -41,7 +41,8 @@ class StrengthSpace:
     def __post_init__(self) -> None:
         for name in ("epsilon", "kappa", "n_steps"):
             low, high = getattr(self, name)
-            if not 0 < low <= high < float("inf") and not (name != "n_steps" and low == high == 0):
+            without = name == "kappa" and low == high == 0
+            if not (0 < low <= high < float("inf") or without):
                 raise ValueError(
                     f"A range is two finite numbers above 0, the lower first, but {name} is {(low, high)}. For a value "
                     "that is not searched give it twice."
