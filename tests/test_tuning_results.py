@@ -109,7 +109,7 @@ def test_a_front_is_spread_over(tmp_path: Path) -> None:
 
 
 def test_a_study_without_an_allowed_trial(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="'strength' has 2 complete trials, but none that is allowed. Run more"):
+    with pytest.raises(ValueError, match=r"'strength' has 2 complete trials, but none that is allowed. Run more"):
         tune_strength(cheap(criterion=Floor(1000.0)), tmp_path, 2, confirmation=NONE)
 
 
@@ -263,8 +263,8 @@ def command(folder: Path, *arguments: str) -> None:
 
 
 def test_the_command_from_end_to_end(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    confirmation = ["--confirm", "1", "--confirm-seeds", "1", "--confirm-attacks", "random", "mad"]
-    command(tmp_path, "--trials", "2", "--epsilon", "0.1", "--criterion", "pareto", *confirmation)
+    confirmation = ["--confirm", "1", "--confirm-seeds", "1", "--confirm-attacks", "random"]
+    command(tmp_path, "--trials", "2", "--epsilon", "0.1", *confirmation)
     shown = capfd.readouterr()
     written = {path.name for path in tmp_path.iterdir()}
     assert {"study.log", "trials.csv", "confirmed.csv", "best.yml", "best.py", "report.md", "agents"} <= written
