@@ -135,7 +135,7 @@ def test_a_command_that_was_killed_goes_on_beside_its_old_workers(tmp_path: Path
     """They finish what they do, and are not done twice."""
     log = tmp_path / "log"
     command = start(tmp_path, str(log), 3, 2, hundredths=100)
-    wait_until(lambda: log.exists() and log.read_text().count('"kappa.constant.value"') >= 2)
+    wait_until(lambda: log.exists() and log.read_text().count('"kappa.constant.value"') >= 3)  # one is the enqueued
     command.kill()
     command.communicate()
     study = run_trials(cheap(agent=replace(AGENT, n_envs=100)), log, "it", 3, n_jobs=2)
@@ -147,13 +147,14 @@ def test_ctrl_c_ends_all_processes_and_their_trials_are_tried_again(tmp_path: Pa
     log = tmp_path / "log"
     command = start(tmp_path, str(log), 4, 2, hundredths=2000)
     try:
-        wait_until(lambda: log.exists() and log.read_text().count('"kappa.constant.value"') >= 2)
+        wait_until(lambda: log.exists() and log.read_text().count('"kappa.constant.value"') >= 3)  # one is the enqueued
         for process in [*psutil.Process(command.pid).children(recursive=True), psutil.Process(command.pid)]:
             process.send_signal(signal.SIGINT)  # as the terminal does
         errors = command.communicate(timeout=60)[1]
     finally:
         command.kill()
     assert errors.count("KeyboardInterrupt") == 1  # not one of each worker
+    assert "leaked" not in errors
     study = load_study(log, "it")
     states = [trial.state for trial in study.trials]
     assert states == [TrialState.FAIL] * 2 + [TrialState.WAITING] * 2

@@ -9,6 +9,7 @@ import math
 import os
 import signal
 import socket
+import sys
 import uuid
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -151,6 +152,8 @@ def _supervise(share: "_Share", n_jobs: int, arguments: Callable[[int], tuple[An
         for worker in workers:
             worker.terminate()
         for worker in workers:
+            worker.join(10)
+            worker.kill()  # if it is deaf
             worker.join()
         release_dead(share.study)
 
@@ -158,6 +161,7 @@ def _supervise(share: "_Share", n_jobs: int, arguments: Callable[[int], tuple[An
 def _work(verbosity: int, tuning: Tuning, storage: str | Path, name: str, seed: int | None, offset: int) -> None:
     """A worker's life."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; who started this one will end it
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # orderly: without the journal's lock left behind
     optuna.logging.set_verbosity(verbosity)
     run_one(tuning, open_study(tuning, storage, name), seed, offset)
 
