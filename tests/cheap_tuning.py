@@ -67,3 +67,14 @@ class Hopeless(Cheap):
 
 def cheap(kind: type[Cheap] = Cheap, **changes: Any) -> Cheap:
     return kind(**{"agent": AGENT, "space": SPACE, "evaluation": EVALUATION, **changes})
+
+
+def worker_pids(study: optuna.Study) -> set[int]:
+    return {trial.user_attrs["worker"]["pid"] for trial in study.trials if "worker" in trial.user_attrs}
+
+
+def wait_until(condition: Any, seconds: float = 60.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it takes too long"
+        time.sleep(0.02)

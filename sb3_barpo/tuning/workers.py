@@ -111,6 +111,10 @@ def run_one(tuning: Tuning, study: optuna.Study, seed: int | None, offset: int) 
     except KeyboardInterrupt:
         retry(study, study.get_trials(deepcopy=False)[number])
         raise
+    except (ValueError, UpdateFinishedTrialError):
+        # Others take a machine that slept for long for dead: they have marked the trial as failed, and try it again.
+        if study.get_trials(deepcopy=False)[number].state != TrialState.FAIL:
+            raise
 
 
 def _run_here(tuning: Tuning, study: optuna.Study, seed: int | None, share: "_Share") -> None:
