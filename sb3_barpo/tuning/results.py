@@ -102,7 +102,7 @@ def plot_returns(study: optuna.Study, tuning: Tuning) -> "Figure":
             axes.plot(*points.T, marker, color=COLOURS[0], alpha=0.6, ms=6, label=f"{len(points)} {label}")
     complete = _points([trial for trial in trials if trial.state == TrialState.COMPLETE])
     front = np.array([p for p in complete if not any((complete >= p).all(1) & (complete > p).any(1))])
-    if len(front):
+    if len(front) > 1:
         front = front[front[:, 0].argsort()]
         axes.plot(*front.T, color="0.4", lw=1.2, zorder=0, label="front")
     paper = _points([trial for trial in trials if trial.user_attrs.get("setting") == "paper"])
