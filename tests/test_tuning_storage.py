@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -37,21 +38,24 @@ def postgres_program(name: str) -> str | None:
 
 
 @pytest.fixture(scope="module")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def folder() -> Iterator[Path]:
+    """Not one of pytest's, which are closed to other users, such as the one that the server may have to run as."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(os.path.realpath(folder))
+
+
+@pytest.fixture(scope="module")
+def postgres(folder: Path) -> Iterator[str]:
     """URL of a server's database, with a password, on a port of this machine."""
     pytest.importorskip("psycopg")
     initdb, server = postgres_program("initdb"), postgres_program("postgres")
     if initdb is None or server is None:
         pytest.skip("there is no PostgreSQL: apt install postgresql")
-    folder = Path(os.path.realpath(tmp_path_factory.mktemp("postgres")))
     as_other: dict[str, Any] = {}
     if hasattr(os, "geteuid") and os.geteuid() == 0:  # PostgreSQL refuses to run as root
         pwd = pytest.importorskip("pwd")
         other = pwd.getpwnam("nobody")
         os.chown(folder, other.pw_uid, other.pw_gid)
-        for parent in folder.parents:
-            if parent.stat().st_uid == 0 and str(parent).startswith(str(tmp_path_factory.getbasetemp().parent)):
-                parent.chmod(0o711)
         as_other = {"user": other.pw_uid, "group": other.pw_gid, "extra_groups": []}
     (folder / "password").write_text("s3cret")
     (folder / "password").chmod(0o644)

@@ -65,7 +65,7 @@ def _proxy(address: str) -> BaseStorage:
     if not host or not port.isdigit():
         raise ValueError(f"The address of a gRPC proxy is grpc://host:port, but this is {address!r}.")
     try:
-        import grpc  # type: ignore[import-untyped]  # noqa: F401
+        import grpc  # noqa: F401
     except ImportError as error:
         raise ImportError("Optuna's gRPC proxy needs grpcio: pip install grpcio protobuf") from error
     with warnings.catch_warnings():
