@@ -1,6 +1,7 @@
 """The command line: ``sb3-barpo`` or ``python -m sb3_barpo``."""
 
 import argparse
+import sys
 from ast import literal_eval
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -21,7 +22,8 @@ from sb3_barpo.experiment import Evaluation
 def main(argv: Sequence[str] | None = None) -> None:
     """
     :param argv: The arguments, by default those of the process.
-    :raises SystemExit: with status 2 and one line, for arguments that do not fit.
+    :raises SystemExit: with one line, and status 2 for arguments that do not fit, 1 if a study's trials keep failing,
+        130 for an interruption.
     """
     parser = _parser()
     args = vars(parser.parse_args(argv))
@@ -30,6 +32,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         program = command(**args)
     except (ValueError, TypeError, OSError, ImportError, gymnasium.error.Error) as error:
         parser.exit(2, f"sb3-barpo: {error}\n")
+    except KeyboardInterrupt:
+        parser.exit(130, "\nsb3-barpo: interrupted; the same command goes on where it was\n")
     if program is not None:
         program()  # out here, its own errors keep their tracebacks: it may have trained for hours
 
@@ -144,7 +148,7 @@ def _add_tune(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     what.add_argument("--env", required=True, help="id of a Gymnasium environment")
     what.add_argument("--epsilon", type=float, help="strength to be robust against; None: that of our settings")
     what.add_argument("--steps", type=int, help="environment steps a trial; None: those of our settings")
-    what.add_argument("--n-envs", type=int, help="environments that step together; None: those of our settings")
+    what.add_argument("--n-envs", type=int, help="environments of a trial that step together; None: our settings")
     what.add_argument("--seed", type=int, default=0, help="trial n trains on this seed + n")
     what.add_argument(
         "-params", "--hyperparams", nargs="+", type=_setting, default=[], help="PPO's arguments, name:value each"
@@ -171,7 +175,7 @@ def _add_tune(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     study.add_argument("--trials", type=int, default=40, help="finished trials it shall have; 0: report on it only")
     study.add_argument("--jobs", type=int, default=1, help="number of processes")
     study.add_argument("--storage", help="a journal file, a database's URL, or grpc://host:port; None: in --output")
-    study.add_argument("--study-name", default="strength")
+    study.add_argument("--study-name", default="strength", help="its name in the storage")
     study.add_argument("--sampler-seed", type=int, help="makes a study with one process repeatable")
     study.add_argument("--output", type=Path, default=Path("tuning"), help="folder to write to")
     sub.set_defaults(command=_tune)
@@ -217,17 +221,20 @@ def _tune(**args: Any) -> None:
     confirmation = tuning.Confirmation(
         args["confirm"], args["confirm_seeds"], attacks=args["confirm_attacks"], budget=args["confirm_budget"]
     )
-    result = tuning.tune_strength(
-        settings,
-        args["output"],
-        args["trials"],
-        args["jobs"],
-        args["storage"],
-        args["study_name"],
-        confirmation,
-        args["sampler_seed"],
-        progress_bar=True,
-    )
+    try:
+        result = tuning.tune_strength(
+            settings,
+            args["output"],
+            args["trials"],
+            args["jobs"],
+            args["storage"],
+            args["study_name"],
+            confirmation,
+            args["sampler_seed"],
+            progress_bar=True,
+        )
+    except tuning.TuningError as error:
+        sys.exit(f"sb3-barpo: {error}")
     print(f"\n{(args['output'] / 'report.md').read_text(encoding='utf-8').split('![')[0].strip()}\n")
     print(f"Best: {result.best}. Its entry for the RL Zoo: {args['output'] / 'best.yml'}")
 

@@ -128,7 +128,8 @@ def test_an_adversary_of_ones_own() -> None:
     """One step of the size of the ball from the clean observation: the corner exactly, and no dice."""
     adversary = Adversary(Value(), PGD(n_steps=1, step_size=1.0, start_radius=0), LinfBall([1.0, 0.5, 0.0]))
     attack = GradientAttack(linear_victim([3.0, -2.0, 1.0]), EPSILON, adversary)
-    np.testing.assert_array_equal(attack.perturb(np.zeros((1, 3))), [[-EPSILON, EPSILON / 2, 0]])
+    corner = np.array([[-EPSILON, EPSILON / 2, 0]], dtype=np.float32)
+    np.testing.assert_array_equal(attack.perturb(np.zeros((1, 3), dtype=np.float32)), corner)
 
 
 def test_a_longer_search_of_ones_own_beats_mad() -> None:

@@ -46,6 +46,13 @@ EXAMPLES: dict[str, tuple[list[str], list[str]]] = {
         [r"\| best in worst case \| +0\.3 \|"],
         ["ppo.zip", "best/best_model.zip"],
     ),
+    "tune_strength.py": (
+        [
+            *(rf"trial {number}: natural {NUMBER}, worst case {NUMBER}\n" for number in range(4)),
+            r"best, trial \d: \{'epsilon': \{'kind': 'ramp', .*'adversary': ",
+        ],
+        [],
+    ),
 }
 
 

@@ -12,7 +12,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack
 
 from sb3_barpo import ARPO, BARPO
-from sb3_barpo.adversary import KL, PGD, SGLD, Adversary, LinfBall, Surrogate, as_adversary
+from sb3_barpo.adversary import KL, PGD, SGLD, Adversary, LinfBall, Surrogate, WarmStart, as_adversary
 from sb3_barpo.schedules import Constant, Join, Linear, Ramp, Schedule
 
 BOTH = pytest.mark.parametrize("algorithm", [ARPO, BARPO])
@@ -111,8 +111,9 @@ def test_wrong_strength(algorithm: type[PPO], name: str, value: Any, error: type
         ({"objective": "q"}, ValueError, r"Unknown objective 'q' in .*. Choose from kl, surrogate, value"),
         ({"steps": 3}, ValueError, r"\{'steps': 3\} does not fit: .* SGLD takes n_steps, beta"),
         ({"n_steps": 0}, ValueError, "SGLD's n_steps is 0"),
+        ({"later_steps": -1}, ValueError, "SGLD's n_steps is -1"),
     ],
-    ids=["name", "class", "objective", "ball", "solver", "unknown objective", "argument", "steps"],
+    ids=["name", "class", "objective", "ball", "solver", "unknown objective", "argument", "steps", "later steps"],
 )
 def test_wrong_adversary(algorithm: type[PPO], adversary: Any, error: type[Exception], match: str) -> None:
     with pytest.raises(error, match=match):
@@ -125,6 +126,8 @@ def test_wrong_adversary(algorithm: type[PPO], adversary: Any, error: type[Excep
         ({}, Adversary(KL(), SGLD())),
         ({"n_steps": 3}, Adversary(KL(), SGLD(n_steps=3))),
         ({"solver": "pgd", "restarts": 2}, Adversary(KL(), PGD(restarts=2))),
+        ({"later_steps": 2}, Adversary(KL(), WarmStart(SGLD(), SGLD(n_steps=2)))),
+        ({"later_steps": 0}, Adversary(KL(), SGLD())),
         ({"objective": "surrogate", "solver": "sgld", "beta": 0.1}, Adversary(Surrogate(), SGLD(beta=0.1))),
     ],
     ids=str,
@@ -134,6 +137,13 @@ def test_a_spec_says_what_differs_from_the_default(spec: dict[str, Any], expecte
     assert repr(model._adversary) == repr(expected)
     model.save(tmp_path / "agent")
     assert repr(BARPO.load(tmp_path / "agent")._adversary) == repr(expected)
+
+
+def test_a_spec_keeps_a_warm_start_unless_it_says_otherwise() -> None:
+    default = Adversary(KL(), WarmStart(SGLD(), SGLD(n_steps=3)))
+    assert as_adversary({"n_steps": 5}, default).solver == WarmStart(SGLD(n_steps=5), SGLD(n_steps=3))
+    assert as_adversary({"solver": "pgd"}, default).solver == WarmStart(PGD(), PGD(n_steps=3))
+    assert as_adversary({"later_steps": 0}, default).solver == SGLD()
 
 
 def test_a_spec_keeps_what_else_the_default_has() -> None:

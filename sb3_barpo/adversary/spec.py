@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 
 from sb3_barpo.adversary.adversary import Adversary
 from sb3_barpo.adversary.objectives import KL, Objective, Surrogate, Value
-from sb3_barpo.adversary.solvers import PGD, SGLD, Solver
+from sb3_barpo.adversary.solvers import PGD, SGLD, Solver, WarmStart
 
 OBJECTIVES: dict[str, type[Objective]] = {"kl": KL, "surrogate": Surrogate, "value": Value}
 SOLVERS: dict[str, type[PGD] | type[SGLD]] = {"sgld": SGLD, "pgd": PGD}
@@ -19,7 +19,8 @@ def as_adversary(value: AdversaryLike, default: Adversary) -> Adversary:
     """
     :param value: An adversary, ``None``, or a spec, which says what differs from the default, such as
         ``{"n_steps": 5}`` or ``{"solver": "pgd", "n_steps": 5, "restarts": 2}``: ``objective`` is ``"kl"``,
-        ``"surrogate"`` or ``"value"``, ``solver`` is ``"sgld"`` or ``"pgd"``, and all else is the solver's arguments.
+        ``"surrogate"`` or ``"value"``, ``solver`` is ``"sgld"`` or ``"pgd"``, ``later_steps`` makes it a
+        :class:`WarmStart` with so many steps at later visits, or none with 0, and all else is the solver's arguments.
     :param default: What is meant by ``None``, and by what a spec leaves out. Another solver than the default's begins
         with its own settings.
     :return: The adversary.
@@ -47,16 +48,19 @@ def as_adversary(value: AdversaryLike, default: Adversary) -> Adversary:
 
 def _solver(arguments: dict[str, Any], default: Solver, spec: Mapping[str, Any]) -> Solver:
     """A solver of the spec's arguments, of which its name is taken."""
+    first: Any = default.first if isinstance(default, WarmStart) else default
+    usual = default.later.n_steps if isinstance(default, WarmStart) else 0  # type: ignore[attr-defined]  # SGLD or PGD
+    later = arguments.pop("later_steps", usual)
     name = arguments.pop("solver", None)
     if name is not None and name not in SOLVERS:
         raise ValueError(f"Unknown solver {name!r} in {dict(spec)!r}. Choose from {', '.join(SOLVERS)}.")
-    base: Any = default if name is None or type(default) is SOLVERS[name] else SOLVERS[name]()
+    base = first if name is None or type(first) is SOLVERS[name] else SOLVERS[name]()
     try:
-        solver: Solver = dataclasses.replace(base, **arguments)
+        solver: PGD | SGLD = dataclasses.replace(base, **arguments)
     except TypeError as error:
         names = ", ".join(field.name for field in dataclasses.fields(base))
         raise ValueError(
-            f"The adversary {dict(spec)!r} does not fit: besides objective and solver, {type(base).__name__} takes "
-            f"{names}."
+            f"The adversary {dict(spec)!r} does not fit: besides objective, solver and later_steps, "
+            f"{type(base).__name__} takes {names}."
         ) from error
-    return solver
+    return solver if later == 0 else WarmStart(solver, dataclasses.replace(solver, n_steps=later))

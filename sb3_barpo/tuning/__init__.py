@@ -16,6 +16,7 @@ from sb3_barpo.tuning.criteria import Blend, Criterion, Floor, Pareto, as_criter
 from sb3_barpo.tuning.strength import StrengthSpace, strength_params, suggest_strength
 from sb3_barpo.tuning.study import Tuning
 from sb3_barpo.tuning.tune import TuningResult, task, tune_strength
+from sb3_barpo.tuning.workers import TuningError
 
 __all__ = [
     "Blend",
@@ -26,6 +27,7 @@ __all__ = [
     "RobustTrialCallback",
     "StrengthSpace",
     "Tuning",
+    "TuningError",
     "TuningResult",
     "as_criterion",
     "strength_params",

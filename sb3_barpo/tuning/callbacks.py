@@ -22,7 +22,7 @@ class RobustTrialCallback(RobustEvalCallback):
     :param eval_env: As for :class:`sb3_barpo.evaluation.RobustEvalCallback`.
     :param trial: The trial.
     :param criterion: What the study looks for; its number of objectives must be the study's.
-    :param warmup: Environment steps before which nothing is evaluated.
+    :param warmup: Environment steps before which nothing is evaluated; neither is anything at the end of training.
     :param kwargs: Further arguments of ``RobustEvalCallback``, such as ``attacks``, ``epsilon``, ``eval_freq``.
     :raises ValueError: if the study has another number of objectives.
 
@@ -57,7 +57,8 @@ class RobustTrialCallback(RobustEvalCallback):
             )
 
     def _on_step(self) -> bool:
-        if self.num_timesteps < self.warmup:
+        # At the end, pruning would save nothing, and ``result`` evaluates after the last update.
+        if not self.warmup <= self.num_timesteps < self.locals["total_timesteps"]:
             return True
         before = self.report
         go_on = super()._on_step()

@@ -78,23 +78,40 @@ def best_trials(study: optuna.Study, tuning: Tuning, top: int) -> list[FrozenTri
         front = [trial for trial in front if trial.user_attrs.get("setting") != PAPER]
         count = min(top, len(front))
         return [front[round(i * (len(front) - 1) / max(count - 1, 1))] for i in range(count)]
-    trials = [
-        trial
-        for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        if trial.user_attrs.get("setting") != PAPER and all(value <= 0 for value in trial.constraints.values())
-    ]
-    return sorted(trials, key=lambda trial: _preference(tuning, trial), reverse=True)[:top]
+    return [trial for trial in ranked(study, tuning) if trial.user_attrs.get("setting") != PAPER][:top]
+
+
+def ranked(study: optuna.Study, tuning: Tuning) -> list[FrozenTrial]:
+    """
+    :param study: The study.
+    :param tuning: What its trials did.
+    :return: The complete trials that are allowed, the most preferred first.
+    :raises ValueError: if there is none.
+    """
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    allowed = [trial for trial in complete if all(value <= 0 for value in trial.constraints.values())]
+    if not allowed:
+        raise ValueError(
+            f"The study {study.study_name!r} has {len(complete)} complete trials, but none that is allowed. Run more "
+            "trials, or ask for less in a study of another name."
+        )
+    return sorted(allowed, key=lambda trial: _preference(tuning, trial), reverse=True)
 
 
 def _preference(tuning: Tuning, trial: FrozenTrial) -> float:
     return tuning.criterion.preference(trial.user_attrs["natural"], trial.user_attrs["worst_case"])
 
 
+def candidate(trial: FrozenTrial) -> str:
+    """:return: The trial's name among the candidates."""
+    return PAPER if trial.user_attrs.get("setting") == PAPER else f"trial-{trial.number}"
+
+
 def strengths(study: optuna.Study, tuning: Tuning, top: int) -> dict[str, dict[str, Any]]:
     """
     :return: The candidates by name, the paper's setting first: arguments of the algorithm.
     """
-    best = {f"trial-{trial.number}": suggest_strength(trial, tuning.space) for trial in best_trials(study, tuning, top)}
+    best = {candidate(trial): suggest_strength(trial, tuning.space) for trial in best_trials(study, tuning, top)}
     return {PAPER: tuning.paper, **best}
 
 
@@ -116,14 +133,8 @@ def confirm(
     :param n_jobs: Number of processes.
     :param progress_bar: Whether to show a bar for each agent.
     :return: The report on all agents, which are called ``<candidate>-seed<seed>``.
-    :raises ValueError: if no trial has come to its end.
     """
     candidates = strengths(study, tuning, confirmation.top)
-    if len(candidates) == 1:
-        raise ValueError(
-            f"The study {study.study_name!r} has no finished trial that is allowed, besides the paper's setting: there "
-            "is nothing to confirm. Run more trials, or ask for less."
-        )
     seeds = range(confirmation.first_seed, confirmation.first_seed + confirmation.n_seeds)
     agents = [
         tuning.trained_with(strength, f"{name}-seed{seed}", seed)

@@ -61,8 +61,7 @@ class Blend(Criterion):
 class Floor(Criterion):
     """
     The worst case, of trials whose natural return reaches a floor. The study knows which do by
-    ``trial.set_constraint``. Compared with
-    others, it is the worst case less what the natural return lacks.
+    ``trial.set_constraint``. Compared with others, it is the worst case less what the natural return lacks.
 
     :param natural: The floor, in units of the environment's return.
     :raises ValueError: if it is not finite.

@@ -1,6 +1,7 @@
 """What comes out of a study: tables, pictures, and the best strength as an entry of RL Zoo and as a script."""
 
 import json
+import warnings
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ import yaml
 from optuna.trial import TrialState
 
 from sb3_barpo.evaluation.plots import COLOURS, canvas
+from sb3_barpo.evaluation.tables import number
 from sb3_barpo.experiment import Agent
 from sb3_barpo.schedules import as_schedule
 from sb3_barpo.tuning.study import Tuning, finished
@@ -100,7 +102,7 @@ def plot_returns(study: optuna.Study, tuning: Tuning) -> "Figure":
             axes.plot(*points.T, marker, color=COLOURS[0], alpha=0.6, ms=6, label=f"{len(points)} {label}")
     complete = _points([trial for trial in trials if trial.state == TrialState.COMPLETE])
     front = np.array([p for p in complete if not any((complete >= p).all(1) & (complete > p).any(1))])
-    if len(front):
+    if len(front) > 1:
         front = front[front[:, 0].argsort()]
         axes.plot(*front.T, color="0.4", lw=1.2, zorder=0, label="front")
     paper = _points([trial for trial in trials if trial.user_attrs.get("setting") == "paper"])
@@ -146,12 +148,16 @@ def plot_importance(study: optuna.Study, tuning: Tuning) -> "Figure":
     :param tuning: What its trials did.
     :return: How much each parameter decides whether a trial is among the best (PED-ANOVA, Watanabe et al., 2023).
     :raises ImportError: if matplotlib is not installed.
+    :raises UserWarning: if there are too few trials.
     """
 
     def loss(trial: optuna.trial.FrozenTrial) -> float:  # the evaluator takes low for good
         return -tuning.criterion.preference(trial.user_attrs["natural"], trial.user_attrs["worst_case"])
 
-    importances = optuna.importance.get_param_importances(study, target=loss)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "PedAnovaImportanceEvaluator computes")  # it says that low is good
+        warnings.filterwarnings("error", "The number of trials is too small")  # they would all be equal
+        importances = optuna.importance.get_param_importances(study, target=loss)
     figure, axes = canvas(7.6, 1.2 + 0.4 * len(importances))
     names = list(importances)[::-1]
     axes.barh(names, [importances[name] for name in names], color=COLOURS[0], height=0.6)
@@ -199,7 +205,7 @@ def write_study(study: optuna.Study, tuning: Tuning, candidates: dict[str, dict[
     pictures = {"returns": plot_returns(study, tuning), "schedules": plot_schedules(candidates)}
     if study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
         pictures["history"] = plot_history(study, tuning)
-    with suppress(ValueError, RuntimeError):  # of too few trials, or all alike, Optuna can say nothing
+    with suppress(ValueError, RuntimeError, UserWarning):  # of too few trials, or all alike, Optuna can say nothing
         pictures["importance"] = plot_importance(study, tuning)
     for name, picture in pictures.items():
         picture.savefig(output / f"{name}.png")
@@ -208,7 +214,7 @@ def write_study(study: optuna.Study, tuning: Tuning, candidates: dict[str, dict[
 
 def confirmed_markdown(rows: pd.DataFrame) -> str:
     """:return: The table of confirmed candidates."""
-    shown = rows.drop(columns="preference").map("{:.0f}".format).reset_index()
+    shown = rows.drop(columns="preference").map(number).reset_index()
     shown = shown.rename(columns={"worst_case": "worst case", "lowest": "lowest worst case of a seed"})
     align = ["left", *["right"] * (len(shown.columns) - 1)]
     return str(shown.to_markdown(index=False, colalign=align, disable_numparse=True))

@@ -20,7 +20,7 @@ class StrengthSpace:
     and its delay, and κ is constant: four numbers and no branches, which TPE models jointly.
 
     :param epsilon: Range of ε's values, searched on a logarithmic scale, as κ's.
-    :param kappa: Range of κ's values.
+    :param kappa: Range of κ's values; ``(0, 0)`` for no guidance.
     :param epsilon_kinds: Kinds of schedules for ε, of ``constant``, ``ramp``, ``linear``, ``cosine``, ``smooth``,
         ``step`` and ``cyclic``. With several, the kind is a parameter too, and the others depend on it.
     :param kappa_kinds: The same for κ.
@@ -41,7 +41,8 @@ class StrengthSpace:
     def __post_init__(self) -> None:
         for name in ("epsilon", "kappa", "n_steps"):
             low, high = getattr(self, name)
-            if not 0 < low <= high < float("inf"):
+            without = name == "kappa" and low == high == 0
+            if not (0 < low <= high < float("inf") or without):
                 raise ValueError(
                     f"A range is two finite numbers above 0, the lower first, but {name} is {(low, high)}. For a value "
                     "that is not searched give it twice."
@@ -88,13 +89,15 @@ _KINDS = {
     "constant": _Kind({"value": _STRENGTH}, Constant, lambda s: [s.value]),
     "ramp": _Kind(
         {"value": _STRENGTH, "end": _END, "delay": _Parameter(0.0, 0.8)},
-        lambda value, end, delay: Ramp(value, end, delay * end),
+        lambda value, end, delay: Ramp(value, end, _round(delay * end)),
         lambda s: [s.value, s.end, s.begin / s.end],
     ),
     "linear": _Kind({"initial": _STRENGTH, "final": _STRENGTH}, Linear, lambda s: [s.initial, s.final]),
     "cosine": _Kind({"initial": _STRENGTH, "final": _STRENGTH}, Cosine, lambda s: [s.initial, s.final]),
     "smooth": _Kind(
-        {"value": _STRENGTH, "end": _END, "mid": _Parameter(0.05, 0.95)}, Smooth, lambda s: [s.value, s.end, s.mid]
+        {"value": _STRENGTH, "end": _END, "mid": _Parameter(0.05, 0.95)},
+        lambda value, end, mid: Smooth(value, end, _round(mid)),
+        lambda s: [s.value, s.end, s.mid],
     ),
     "step": _Kind(
         {"first": _STRENGTH, "second": _STRENGTH, "time": _END},
@@ -103,7 +106,7 @@ _KINDS = {
     ),
     "cyclic": _Kind(
         {"low": _Parameter(0.0, 1.0), "high": _STRENGTH, "cycles": _Parameter(1, 8, whole=True)},
-        lambda low, high, cycles: Cyclic(low * high, high, cycles),
+        lambda low, high, cycles: Cyclic(_round(low * high), high, cycles),
         lambda s: [s.low / s.high, s.high, s.cycles],
     ),
 }
@@ -156,7 +159,10 @@ def _suggest_number(trial: BaseTrial, name: str, parameter: _Parameter, strength
         return _round(trial.suggest_float(name, low, high, log=True)) if low < high else low
     if parameter.whole:
         return trial.suggest_int(name, int(parameter.low), int(parameter.high or 0))
-    return _round(trial.suggest_float(name, parameter.low, latest if parameter.high is None else parameter.high))
+    if parameter.high is None:
+        return _round(trial.suggest_float(name, parameter.low, latest))
+    # A share of another parameter is rounded after it is taken, so that params -> spec -> params goes round exactly.
+    return trial.suggest_float(name, parameter.low, parameter.high)
 
 
 def _round(value: float) -> float:

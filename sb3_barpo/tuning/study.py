@@ -22,6 +22,8 @@ from sb3_barpo.tuning.storage import open_storage
 from sb3_barpo.tuning.strength import StrengthSpace, strength_params, suggest_strength
 
 _SETTINGS = "settings"
+#: Seconds in which who has made a study should have said what its trials do.
+_PATIENCE = 10.0
 
 
 @dataclass(frozen=True)
@@ -68,8 +70,9 @@ class Tuning:
 
     @property
     def paper(self) -> dict[str, Any]:
-        """The paper's setting: the field's ramp up to ε, and κ = 1."""
-        return {"epsilon": Ramp(self.epsilon).to_spec(), "kappa": Constant(1.0).to_spec()}
+        """The paper's setting: the field's ramp up to ε, and κ = 1 for BARPO, 0 for ARPO."""
+        kappa = Constant(1.0 if self.agent.algo == "barpo" else 0.0)
+        return {"epsilon": Ramp(self.epsilon).to_spec(), "kappa": kappa.to_spec()}
 
     def to_spec(self) -> dict[str, Any]:
         """:return: All settings, such as JSON can hold."""
@@ -111,14 +114,14 @@ class Tuning:
             trial,
             criterion=self.criterion,
             warmup=warmup,
-            eval_freq=max((agent.steps - warmup) // (self.n_reports * agent.n_envs), 1),
+            eval_freq=(agent.steps - warmup) // (self.n_reports * agent.n_envs),  # 0, never, if too short for any
             attacks=self.evaluation.attacks,
             epsilon=self.epsilon,
             n_eval_episodes=self.evaluation.n_eval_episodes,
             seed=self.evaluation.seed,
         )
-        model.learn(agent.steps, callback=callback)
         try:
+            model.learn(agent.steps, callback=callback)
             return callback.result()
         finally:
             callback.eval_env.close()
@@ -167,6 +170,8 @@ def load_study(storage: str | Path, name: str) -> optuna.Study:
     :return: The study, which must exist.
     :raises ValueError: if it does not, or is none of this package.
     """
+    if "://" not in str(storage) and not Path(storage).exists():
+        raise ValueError(f"There is no study {name!r}: there is no journal {str(storage)!r}. Tune one first.")
     backend = open_storage(storage)
     names = [summary.study_name for summary in optuna.get_all_study_summaries(backend)]
     if name not in names:
@@ -197,7 +202,7 @@ def _check_settings(study: optuna.Study, tuning: Tuning) -> None:
             f"The study {study.study_name!r} has {len(study.directions)} objectives, but {tuning.criterion.kind} has "
             f"{len(tuning.criterion.values)}. Choose another name for a new study, or the study's own criterion."
         )
-    patience = monotonic() + 10  # who has just made it may not have said yet what its trials do
+    patience = monotonic() + _PATIENCE  # who has just made it may not have said yet what its trials do
     while _SETTINGS not in study.user_attrs and monotonic() < patience:
         sleep(0.2)
     stored, asked = stored_tuning(study).to_spec(), tuning.to_spec()

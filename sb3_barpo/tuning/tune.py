@@ -7,11 +7,13 @@ from typing import Any
 import optuna
 import pandas as pd
 
+from sb3_barpo.evaluation.tables import number
 from sb3_barpo.experiment import Agent, make_model
 from sb3_barpo.hyperparams import read
 from sb3_barpo.schedules import as_schedule
-from sb3_barpo.tuning.confirm import PAPER, Confirmation, by_candidate, confirm, strengths
+from sb3_barpo.tuning.confirm import PAPER, Confirmation, by_candidate, candidate, confirm, ranked, strengths
 from sb3_barpo.tuning.results import confirmed_markdown, plain, script, write_study, zoo_entry
+from sb3_barpo.tuning.strength import suggest_strength
 from sb3_barpo.tuning.study import Tuning, load_study, stored_tuning
 from sb3_barpo.tuning.workers import run_trials
 
@@ -66,7 +68,7 @@ def tune_strength(
     :return: What was found.
     :raises ValueError: for settings that do not fit each other or the study, or a study that does not exist.
     :raises ConnectionError: if the storage cannot be reached.
-    :raises RuntimeError: if trials keep failing.
+    :raises sb3_barpo.tuning.TuningError: if trials keep failing, or workers being killed.
     """
     if n_trials < 0 or n_jobs < 1:
         raise ValueError(f"A study has at least 0 trials and 1 process, but n_trials is {n_trials}, n_jobs {n_jobs}.")
@@ -79,9 +81,12 @@ def tune_strength(
     else:
         _check(tuning)
         study = run_trials(tuning, storage, study_name, n_trials, n_jobs, seed, progress_bar)
-    candidates = strengths(study, tuning, max(confirmation.top, 1))
+    first = ranked(study, tuning)[0]
+    candidates = strengths(study, tuning, confirmation.top)
+    if confirmation.top == 0:
+        candidates[candidate(first)] = suggest_strength(first, tuning.space)
+    confirmed, best = None, candidate(first)
     pictures = write_study(study, tuning, candidates, output)
-    confirmed, best = None, list(candidates)[-1 if len(candidates) == 1 else 1]
     if confirmation.top > 0:
         report = confirm(study, tuning, confirmation, output / "agents", n_jobs, progress_bar)
         report.to_csv(output / "confirmed.csv")
@@ -134,11 +139,12 @@ def _markdown(result: TuningResult, tuning: Tuning, confirmation: Confirmation, 
     trials = ", ".join(f"{count} {state}" for state, count in states.items())
     criterion = ", ".join(f"{key} {value}" for key, value in tuning.criterion.to_spec().items())
     if result.confirmed is None:
-        verdict = f"The best trial is {result.best}. It was not confirmed: one seed says little."
+        verdict = f"The best trial is {result.best}. It was not confirmed, and one seed says little."
     else:
         verdict = (
-            f"{_verdict(result)}\n\n{confirmed_markdown(result.confirmed)}\n\nMeans over {confirmation.n_seeds} fresh "
-            f"seeds of training, {confirmation.n_eval_episodes} episodes for each attack at ε = {tuning.epsilon:g}"
+            f"{_verdict(result)}\n\n{confirmed_markdown(result.confirmed)}\n\nMeans over fresh seeds of "
+            f"training, {confirmation.n_seeds} each, and over {confirmation.n_eval_episodes} episodes for each attack "
+            f"at ε = {tuning.epsilon:g}"
             + (f"; learned attacks by the budget `{confirmation.budget}`." if confirmation.learns else ".")
         )
     settings = "\n".join(f"    {line}" for line in zoo_entry(tuning.agent, result.strength).splitlines())
@@ -158,13 +164,13 @@ def _markdown(result: TuningResult, tuning: Tuning, confirmation: Confirmation, 
 def _verdict(result: TuningResult) -> str:
     """The best candidate beside the paper's setting, in one sentence."""
     assert result.confirmed is not None  # for mypy: the caller has looked
-    paper, best = result.confirmed.loc[PAPER], result.confirmed.iloc[0]
+    said = {
+        name: f"natural return {number(natural)} and worst case {number(worst_case)}"
+        for name, natural, worst_case in result.confirmed[["natural", "worst_case"]].itertuples()
+    }
     if result.best == PAPER:
         return (
-            f"Confirmed on fresh seeds, none of the study's best trials is better than the paper's setting: natural "
-            f"{paper['natural']:.0f}, worst case {paper['worst_case']:.0f}."
+            "Confirmed on fresh seeds, none of the study's best trials is better than the paper's setting, which has "
+            f"{said[PAPER]}."
         )
-    return (
-        f"Confirmed on fresh seeds, {result.best} has natural return {best['natural']:.0f} and worst case "
-        f"{best['worst_case']:.0f}; the paper's setting has {paper['natural']:.0f} and {paper['worst_case']:.0f}."
-    )
+    return f"Confirmed on fresh seeds, {result.best} has {said[result.best]}; the paper's setting has {said[PAPER]}."

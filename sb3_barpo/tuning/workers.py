@@ -5,12 +5,18 @@ A worker may be killed at any time. Its trial is then marked as failed, and its 
 finished stays. joblib, which serves elsewhere, gives up when one of its processes is killed, so these are plain ones.
 """
 
+import math
 import os
+import signal
 import socket
+import sys
 import uuid
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timedelta
-from multiprocessing import get_all_start_methods, get_context
+from functools import cache
+from multiprocessing import connection, get_all_start_methods, get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from time import sleep
@@ -19,15 +25,23 @@ from typing import Any
 import optuna
 import psutil
 import torch as th
+from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
+from optuna.storages._heartbeat import is_heartbeat_enabled
 from optuna.trial import FrozenTrial, TrialState
 from tqdm import tqdm
 
-from sb3_barpo.tuning.storage import MAX_RETRY
+from sb3_barpo.tuning.storage import retry
 from sb3_barpo.tuning.study import Tuning, finished, open_study
 
 _WORKER, _ERROR = "worker", "error"
 #: A running trial that has not said for so long who runs it was killed before it could.
 _SILENCE = timedelta(seconds=60)
+#: Seconds between two looks at what other workers do.
+_LOOK = 2.0
+
+
+class TuningError(RuntimeError):
+    """Trials keep failing, or workers keep being killed."""
 
 
 def run_trials(
@@ -41,7 +55,7 @@ def run_trials(
 ) -> optuna.Study:
     """
     Run trials until the study has as many finished ones as asked for, counting those that it has already and those
-    that run on other machines.
+    that run elsewhere. The end of these is waited for, where it would be known that they were killed.
 
     :param tuning: What trials do.
     :param storage: Where the study lives, see :func:`sb3_barpo.tuning.storage.open_storage`.
@@ -50,112 +64,178 @@ def run_trials(
     :param n_jobs: Number of processes; 1 runs the trials in this one.
     :param seed: Seed of the sampler. With one process the study is then the same each time, also when it was killed
         between two trials.
-    :param progress_bar: Whether to show the progress.
+    :param progress_bar: Whether to show the progress, instead of Optuna's line for each trial.
     :return: The study.
-    :raises RuntimeError: if trials keep failing, or workers being killed.
+    :raises TuningError: if trials keep failing, or workers being killed.
     """
-    study = open_study(tuning, storage, name)
-    with tqdm(total=n_trials, unit="trial", desc=name, disable=not progress_bar) as bar:
-        tell = _teller(study, bar)
-        release_dead(study)
+    with _quiet(progress_bar), tqdm(total=n_trials, unit="trial", desc=name, disable=not progress_bar) as bar:
+        study = open_study(tuning, storage, name)
+        share = _Share(study, n_trials, bar)
         if n_jobs == 1:
-            while _to_start(study, n_trials) > 0:
-                run_one(tuning, study, seed, len(study.get_trials(deepcopy=False)))
-                tell()
+            _run_here(tuning, study, seed, share)
         else:
-            _supervise(tuning, study, storage, n_trials, n_jobs, seed, tell)
+            _supervise(share, n_jobs, lambda offset: (tuning, storage, name, seed, offset))
     return study
 
 
 def run_one(tuning: Tuning, study: optuna.Study, seed: int | None, offset: int) -> None:
     """
-    Run one trial. One that fails says in its attributes why.
+    Run one trial. One that fails says in its attributes why; one that is interrupted will be tried again.
 
     :param tuning: What it does.
     :param study: The study.
     :param seed: Seed of the sampler.
     :param offset: What is added to it.
     """
+    th.set_num_threads(1)  # processes share the cores; more threads slow small networks down
+    number = 0
 
     def objective(trial: optuna.Trial) -> tuple[float, ...]:
-        trial.set_user_attr(_WORKER, _name(os.getpid()))
+        nonlocal number
+        number = trial.number
+        trial.set_user_attr(_WORKER, _me())
         try:
-            return tuning.objective(trial)
+            values = tuning.objective(trial)
+            if not all(map(math.isfinite, values)):  # Optuna would give no reason
+                raise ValueError(f"The trial's values are {values}, but returns must be finite.")
         except optuna.TrialPruned:
             raise
         except Exception as error:
             trial.set_user_attr(_ERROR, f"{type(error).__name__}: {error}")
             raise
+        return values
 
     study.sampler = optuna.samplers.TPESampler(seed=None if seed is None else seed + offset)
-    study.optimize(objective, n_trials=1, catch=(Exception,))
-    _check_failures(study)
+    try:
+        study.optimize(objective, n_trials=1, catch=(Exception,))
+    except KeyboardInterrupt:
+        retry(study, study.get_trials(deepcopy=False)[number])
+        raise
+    except (ValueError, UpdateFinishedTrialError):
+        # Others take a machine that slept for long for dead: they have marked the trial as failed, and try it again.
+        if study.get_trials(deepcopy=False)[number].state != TrialState.FAIL:
+            raise
 
 
-def _work(tuning: Tuning, storage: str | Path, name: str, seed: int | None, offset: int, verbosity: int) -> None:
-    """A worker's life."""
-    th.set_num_threads(1)  # processes share the cores; more threads slow small networks down
-    optuna.logging.set_verbosity(verbosity)
-    run_one(tuning, open_study(tuning, storage, name), seed, offset)
+def _run_here(tuning: Tuning, study: optuna.Study, seed: int | None, share: "_Share") -> None:
+    while True:
+        to_run, wait = share.look()
+        if to_run > 0:
+            run_one(tuning, study, seed, len(study.get_trials(deepcopy=False)))
+        elif wait:
+            sleep(_LOOK)
+        else:
+            return
 
 
-def _supervise(
-    tuning: Tuning,
-    study: optuna.Study,
-    storage: str | Path,
-    n_trials: int,
-    n_jobs: int,
-    seed: int | None,
-    tell: Callable[[], None],
-) -> None:
+def _supervise(share: "_Share", n_jobs: int, arguments: Callable[[int], tuple[Any, ...]]) -> None:
     """Keep as many workers as asked for, until the study has its trials."""
     # A server that has imported everything once: its forks start at once, without this process's threads.
     context: Any = get_context("forkserver" if "forkserver" in get_all_start_methods() else "spawn")
     context.set_forkserver_preload([__name__])
     workers: list[BaseProcess] = []
-    started = len(study.get_trials(deepcopy=False))
+    started = len(share.study.get_trials(deepcopy=False))
     try:
         while True:
+            to_run, wait = share.look([worker.pid for worker in workers])
+            for _ in range(min(n_jobs, to_run) - len(workers)):
+                verbosity = optuna.logging.get_verbosity()
+                workers.append(context.Process(target=_work, args=(verbosity, *arguments(started)), daemon=True))
+                workers[-1].start()
+                started += 1
+            if workers:
+                connection.wait([worker.sentinel for worker in workers], _LOOK)
+            elif wait:
+                sleep(_LOOK)
+            else:
+                return
             for worker in [one for one in workers if not one.is_alive()]:
                 workers.remove(worker)
                 _check_end(worker)
-                release_dead(study)
-                tell()
-            wanted = min(n_jobs, _to_start(study, n_trials, [worker.pid for worker in workers])) - len(workers)
-            for _ in range(wanted):
-                arguments = (tuning, storage, study.study_name, seed, started, optuna.logging.get_verbosity())
-                workers.append(context.Process(target=_work, args=arguments, daemon=True))
-                workers[-1].start()
-                started += 1
-            if not workers:
-                return
-            sleep(0.2)
     finally:
         for worker in workers:
             worker.terminate()
+        for worker in workers:
+            worker.join(10)
+            worker.kill()  # if it is deaf
             worker.join()
-        release_dead(study)
+        release_dead(share.study)
+
+
+def _work(verbosity: int, tuning: Tuning, storage: str | Path, name: str, seed: int | None, offset: int) -> None:
+    """A worker's life."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; who started this one will end it
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # orderly: without the journal's lock left behind
+    optuna.logging.set_verbosity(verbosity)
+    run_one(tuning, open_study(tuning, storage, name), seed, offset)
 
 
 def _check_end(worker: BaseProcess) -> None:
     """A worker that was killed is replaced; one that fails outside its trial would fail again."""
     worker.join()
     if worker.exitcode is not None and worker.exitcode > 0:
-        raise RuntimeError(
+        raise TuningError(
             "A worker has failed; its error is above. In a script of your own, everything that it runs must stand "
             "below `if __name__ == '__main__':`, because workers import the script."
         )
 
 
-def _to_start(study: optuna.Study, n_trials: int, own: Sequence[int | None] = ()) -> int:
-    """Number of trials that this process's workers, those at work included, should run."""
-    ours = [_name(pid) for pid in own if pid is not None]
-    elsewhere = [t for t in _running(study) if _WORKER in t.user_attrs and t.user_attrs[_WORKER] not in ours]
-    return n_trials - len(finished(study)) - len(elsewhere)
+class _Share:
+    """One command's share of a study: how much of it is left to do, and whether to go on."""
 
+    def __init__(self, study: optuna.Study, n_trials: int, bar: "tqdm[Any]") -> None:
+        self.study = study
+        self._n_trials = n_trials
+        self._bar = bar
+        release_dead(study)
+        # What happened before may have been put right since.
+        self._before = {trial.number for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()}
 
-def _running(study: optuna.Study) -> list[FrozenTrial]:
-    return study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    def look(self, own: Sequence[int | None] = ()) -> tuple[int, bool]:
+        """
+        :param own: Process ids of this command's workers.
+        :return: How many trials they should run, those at work included, and whether to wait for those of others.
+        :raises TuningError: if trials keep failing, or workers being killed.
+        """
+        release_dead(self.study)
+        self._check()
+        self._tell()
+        missing = self._n_trials - len(finished(self.study))
+        others = [
+            trial
+            for trial in _running(self.study)
+            if (worker := trial.user_attrs.get(_WORKER))
+            and not (worker["machine"] == _machine() and worker["pid"] in own)
+        ]
+        # Of the others, these are known to be released if they were killed.
+        watched = [
+            trial
+            for trial in others
+            if trial.user_attrs[_WORKER]["machine"] == _machine() or is_heartbeat_enabled(self.study._storage)
+        ]
+        return missing - len(others), missing > 0 and bool(watched)
+
+    def _check(self) -> None:
+        ended = [t for t in self.study.get_trials(deepcopy=False) if t.number not in self._before]
+        done = [trial for trial in ended if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+        lost = [trial for trial in ended if trial.state == TrialState.FAIL]
+        failed = [trial for trial in lost if _ERROR in trial.user_attrs]
+        killed = len(lost) - len(failed)
+        if len(failed) >= 3 and len(failed) > len(done):
+            raise TuningError(f"{len(failed)} trials have failed, the last one so: {failed[-1].user_attrs[_ERROR]}")
+        if killed > 20 + len(done):
+            raise TuningError(
+                f"{killed} workers were killed, while {len(done)} trials have finished. Most likely the memory is "
+                "short: take fewer processes."
+            )
+
+    def _tell(self) -> None:
+        ended = finished(self.study)
+        self._bar.n = len(ended)
+        if len(self.study.directions) == 1:
+            values = [trial.value for trial in ended if trial.state == TrialState.COMPLETE and trial.value is not None]
+            self._bar.set_postfix_str(f"best {max(values):.4g}" if values else "", refresh=False)
+        self._bar.refresh()
 
 
 def release_dead(study: optuna.Study) -> None:
@@ -164,53 +244,61 @@ def release_dead(study: optuna.Study) -> None:
     other machines are found by the storage's heartbeat, where it has one.
 
     :param study: The study.
-    :raises RuntimeError: if far more workers were killed than trials have finished.
     """
-    here = _name(0).rpartition(":")[0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        optuna.storages.fail_stale_trials(study)
     for trial in _running(study):
-        host, _, pid = trial.user_attrs.get(_WORKER, "").rpartition(":")
-        began = trial.datetime_start
-        silent = not host and began is not None and datetime.now() - began > _SILENCE
-        if silent or (host == here and not psutil.pid_exists(int(pid))):
+        worker, began = trial.user_attrs.get(_WORKER), trial.datetime_start
+        if worker is None:
+            dead = began is not None and datetime.now() - began > _SILENCE
+        else:
+            dead = worker["machine"] == _machine() and not _is_alive(worker)
+        if dead:
             _release(study, trial)
-    trials = study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
-    killed = [trial for trial in trials if _ERROR not in trial.user_attrs]
-    if len(killed) > 20 + len(finished(study)):
-        raise RuntimeError(
-            f"{len(killed)} workers were killed, while {len(finished(study))} trials have finished. Most likely the "
-            "memory is short: take fewer processes."
-        )
 
 
 def _release(study: optuna.Study, trial: FrozenTrial) -> None:
-    study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
-    retries = trial.user_attrs.get("retries", 0)
-    if trial.params and retries < MAX_RETRY:
-        kept = {"setting": trial.user_attrs["setting"]} if "setting" in trial.user_attrs else {}
-        study.enqueue_trial(trial.params, user_attrs={"retry_of": trial.number, "retries": retries + 1, **kept})
+    try:
+        study.tell(trial.number, state=TrialState.FAIL)
+    except (ValueError, UpdateFinishedTrialError):
+        return  # someone else was first
+    retry(study, trial)
 
 
-def _check_failures(study: optuna.Study) -> None:
-    failed = [trial for trial in study.get_trials(deepcopy=False) if _ERROR in trial.user_attrs]
-    if len(failed) >= 3 and len(failed) > len(finished(study)):
-        raise RuntimeError(f"{len(failed)} trials have failed, the last one so: {failed[-1].user_attrs[_ERROR]}")
+def _running(study: optuna.Study) -> list[FrozenTrial]:
+    return study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
 
 
-def _name(pid: int) -> str:
-    """A worker's name, as different on every machine as is possible without asking the others."""
-    return f"{socket.gethostname()}-{uuid.getnode():x}:{pid}"
+def _me() -> dict[str, Any]:
+    return {"machine": _machine(), "pid": os.getpid(), "created": psutil.Process().create_time()}
 
 
-def _teller(study: optuna.Study, bar: "tqdm[Any]") -> Callable[[], None]:
-    """Shows how far the study is."""
+def _is_alive(worker: dict[str, Any]) -> bool:
+    try:
+        process = psutil.Process(worker["pid"])
+        # After a reboot, say, another process may have its id. The clock may have been put right by a little.
+        same = abs(process.create_time() - worker["created"]) < 60
+        return same and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
-    def tell() -> None:
-        ended = finished(study)
-        bar.n = len(ended)
-        if len(study.directions) == 1:
-            values = [trial.value for trial in ended if trial.state == TrialState.COMPLETE and trial.value is not None]
-            bar.set_postfix_str(f"best {max(values):.0f}" if values else "", refresh=False)
-        bar.refresh()
 
-    tell()
-    return tell
+@cache
+def _machine() -> str:
+    """This machine's name, as different from others' as is possible without asking them."""
+    node = uuid.getnode()
+    is_random = bool(node >> 40 & 1)  # it would be another one in each process
+    return socket.gethostname() if is_random else f"{socket.gethostname()}-{node:x}"
+
+
+@contextmanager
+def _quiet(quiet: bool) -> Iterator[None]:
+    """Without Optuna's line for each trial; failures are still told."""
+    before = optuna.logging.get_verbosity()
+    if quiet:
+        optuna.logging.set_verbosity(max(before, optuna.logging.WARNING))
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(before)
