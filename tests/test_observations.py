@@ -27,6 +27,7 @@ from sb3_barpo.attacks import (
 )
 from sb3_barpo.attacks.attack import GradientAttack, by_key, by_parts
 from sb3_barpo.evaluation import evaluate_robustness
+from sb3_barpo.evaluation.trace import trace_episode
 
 every_sight = pytest.mark.parametrize("sight", SIGHTS)
 
@@ -177,6 +178,16 @@ def test_reports(sight: str) -> None:
     attacks = [Random(model, epsilon_of(sight), ball_of(sight)), Critic(model, epsilon_of(sight), ball=ball_of(sight))]
     report = evaluate_robustness(model, make_sights(sight), attacks, n_eval_episodes=3)
     assert report.attacks == ["random", "critic"]
+
+
+@every_sight
+def test_an_episode_can_be_followed(sight: str) -> None:
+    model = agent(PPO, sight)
+    attack = Random(model, epsilon_of(sight), ball=ball_of(sight), seed=0)
+    trace = trace_episode(model, make_sights(sight), attack, seed=3)
+    assert len(trace.observations) == len(trace.perturbations) == len(trace.rewards) == 10
+    assert trace.perturbations.min() < 0 < trace.perturbations.max()
+    assert np.abs(trace.perturbations).max() <= epsilon_of(sight) * (80 if sight == "dict" else 1) * (1 + 1e-5)
 
 
 @pytest.mark.parametrize("sight", ["image", "dict", "vectors", "bytes"])

@@ -103,9 +103,9 @@ def test_what_cannot_be_traced() -> None:
         trace_episode(linear_victim([1.0, 2.0]), replay(), None, seed=0)
     with pytest.raises(ValueError, match="fit"):
         trace_episode(model, replay(), RobustSarsa(model, 0.1), seed=0)
-    still = Still(spaces.Dict(a=spaces.Box(-1, 1, (1,))))
-    with pytest.raises(TypeError, match="Dict"):
-        trace_episode(PPO("MultiInputPolicy", still, device="cpu"), still, None, seed=0)
+    still = Still(spaces.Discrete(3))
+    with pytest.raises(TypeError, match="no neighbours"):
+        trace_episode(PPO("MlpPolicy", still, device="cpu"), still, None, seed=0)
 
 
 def test_the_picture_shows_shares_of_epsilon_and_sums_of_rewards() -> None:

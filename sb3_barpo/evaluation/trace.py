@@ -11,6 +11,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 
 from sb3_barpo.adversary import check_observation_space
 from sb3_barpo.attacks import Attack, LearnedAttack
+from sb3_barpo.attacks.attack import by_parts
 from sb3_barpo.attacks.learned import check_clean_env
 from sb3_barpo.attacks.victim import undisturbed
 from sb3_barpo.evaluation.episodes import run_episodes
@@ -24,8 +25,9 @@ class Trace(NamedTuple):
     :param attack: Name of the attack, ``"natural"`` for none.
     :param epsilon: Its strength, 0 for none.
     :param seed: Seed of the episode.
-    :param observations: Clean, in units of what the policy sees, shape ``(T, *obs)``.
-    :param perturbations: What the attack added to them, shape ``(T, *obs)``.
+    :param observations: Clean, in units of what the policy sees, shape ``(T, *obs)``, or ``(T, features)`` of a
+        ``Dict``, whose keys are joined.
+    :param perturbations: What the attack added to them, of the same shape.
     :param rewards: Rewards, not normalised, shape ``(T,)``.
     """
 
@@ -84,8 +86,8 @@ class _Actor:
         self._model = model
         self.seen: list[np.ndarray] = []
 
-    def predict(self, observation: np.ndarray, *args: Any, **kwargs: Any) -> Any:
-        self.seen.append(observation[0].copy())
+    def predict(self, observation: Any, *args: Any, **kwargs: Any) -> Any:
+        self.seen.append(_first(observation))
         return self._model.predict(observation, *args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
@@ -100,7 +102,7 @@ class _Stage(VecEnvWrapper):
         self.observations: list[np.ndarray] = []
         self.rewards: list[float] = []
 
-    def reset(self) -> np.ndarray:
+    def reset(self) -> Any:
         return self._keep(self.venv.reset())
 
     def step_wait(self) -> VecEnvStepReturn:
@@ -108,7 +110,12 @@ class _Stage(VecEnvWrapper):
         self.rewards.append(float(rewards[0]))
         return self._keep(observations), rewards, dones, infos
 
-    def _keep(self, observations: Any) -> np.ndarray:
-        batch = np.asarray(observations)
-        self.observations.append(batch[0].copy())
-        return batch
+    def _keep(self, observations: Any) -> Any:
+        self.observations.append(_first(observations))
+        return observations
+
+
+def _first(batch: Any) -> np.ndarray:
+    """The first observation, its numbers floating, so that differences may be negative; the keys of a ``Dict`` joined."""
+    parts = [np.array(part[0], dtype=np.result_type(part.dtype, np.float32)) for part in by_parts(batch).values()]
+    return parts[0] if len(parts) == 1 else np.concatenate([part.ravel() for part in parts])
