@@ -116,6 +116,6 @@ class _Stage(VecEnvWrapper):
 
 
 def _first(batch: Any) -> np.ndarray:
-    """The first observation, its numbers floating, so that differences may be negative; the keys of a ``Dict`` joined."""
+    """The first observation, floating, so that differences may be negative; the keys of a ``Dict`` joined."""
     parts = [np.array(part[0], dtype=np.result_type(part.dtype, np.float32)) for part in by_parts(batch).values()]
     return parts[0] if len(parts) == 1 else np.concatenate([part.ravel() for part in parts])
