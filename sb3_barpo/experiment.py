@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from sb3_barpo.agents import load_agent
 from sb3_barpo.arpo import ARPO
+from sb3_barpo.attacks.attack import usual_policy
 from sb3_barpo.barpo import BARPO
 from sb3_barpo.evaluation import RobustnessReport, evaluate_robustness
 from sb3_barpo.evaluation.robustness import check_settings
@@ -127,8 +128,9 @@ def make_model(agent: Agent) -> PPO:
     """
     env = make_vec_env(agent.env, agent.n_envs, seed=agent.seed)
     kwargs = agent.kwargs | {key: _linear(agent.kwargs[key]) for key in _SCHEDULES & agent.kwargs.keys()}
+    policy = usual_policy(env.observation_space)
     return ALGORITHMS[agent.algo](
-        "MlpPolicy", VecNormalize(env) if agent.normalize else env, seed=agent.seed, device="cpu", **kwargs
+        policy, VecNormalize(env) if agent.normalize else env, seed=agent.seed, device="cpu", **kwargs
     )
 
 

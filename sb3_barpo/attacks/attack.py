@@ -11,6 +11,7 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.utils import obs_as_tensor
 
 from sb3_barpo.adversary import Adversary, Ball, Bounds, DictBounds, LinfBall, check_observation_space, is_finite
@@ -47,6 +48,13 @@ def by_key(function: Callable[..., Any], first: Any, *others: Any) -> Any:
     if isinstance(first, Mapping):
         return {key: function(value, *(other[key] for other in others)) for key, value in first.items()}
     return function(first, *others)
+
+
+def usual_policy(space: spaces.Space[Any]) -> str:
+    """:return: The name of SB3's policy for such observations."""
+    if isinstance(space, spaces.Dict):
+        return "MultiInputPolicy"
+    return "CnnPolicy" if is_image_space(space) else "MlpPolicy"
 
 
 class Attack(ABC):

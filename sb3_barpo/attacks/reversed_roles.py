@@ -23,7 +23,7 @@ from tqdm import tqdm
 from sb3_barpo.adversary import PGD, Adversary, Ball, LinfBall, Towards, layout_of
 from sb3_barpo.adversary.adversary import as_it_acts
 from sb3_barpo.adversary.objectives import policy_output
-from sb3_barpo.attacks.attack import by_key, by_parts
+from sb3_barpo.attacks.attack import by_key, by_parts, usual_policy
 from sb3_barpo.attacks.faces import bounds_behind
 from sb3_barpo.attacks.learned import LearnedAttack
 
@@ -60,12 +60,6 @@ class RoleReversedVecEnv(VecEnvWrapper):
         observations, rewards, dones, infos = self.venv.step_wait()
         self._clean = observations
         return self._clean, -rewards, dones, infos
-
-
-def _usual_policy(space: spaces.Space[Any]) -> str:
-    if isinstance(space, spaces.Dict):
-        return "MultiInputPolicy"
-    return "CnnPolicy" if is_image_space(space) else "MlpPolicy"
 
 
 class PolicyAttack(LearnedAttack):
@@ -109,7 +103,7 @@ class PolicyAttack(LearnedAttack):
         self.ball = LinfBall() if ball is None else ball
         self.ball.check(self.observation_space)
         self.algorithm = algorithm
-        self.policy = _usual_policy(self.observation_space) if policy is None else policy
+        self.policy = usual_policy(self.observation_space) if policy is None else policy
         self.curriculum = curriculum
         self.seed_of_fit = seed
         self.kwargs = kwargs

@@ -1,0 +1,109 @@
+"""
+Beyond vectors and continuous actions: PPO and BARPO on a task with discrete actions and on one with pixels.
+
+    python benchmarks/breadth.py --jobs 4
+
+Each agent is stored when it is finished and found again, so a killed run goes on where it was. Writes, for each task,
+``<task>.csv`` (one row an episode), and ``table.md``.
+"""
+
+import argparse
+import platform
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from sb3_barpo.evaluation import RobustnessReport
+from sb3_barpo.experiment import Agent, Evaluation, run
+
+HERE = Path(__file__).parent
+sys.path.append(str(HERE.parent / "examples"))  # whose pixels.py holds Catch-v0; processes inherit it
+
+
+@dataclass(frozen=True)
+class Task:
+    """One environment, PPO's settings there, how far an observation may be off, and what attacks."""
+
+    env: str
+    steps: int
+    epsilon: float
+    settings: dict[str, Any]
+    normalize: bool = True
+    attacks: list[str] = field(default_factory=lambda: ["random", "critic", "mad"])
+
+
+TASKS = {
+    # The RL Zoo's settings for PPO.
+    "discrete": Task(
+        "CartPole-v1",
+        100_000,
+        0.3,
+        {
+            "n_steps": 32,
+            "batch_size": 256,
+            "gae_lambda": 0.8,
+            "gamma": 0.98,
+            "n_epochs": 20,
+            "learning_rate": "lin_0.001",
+            "clip_range": "lin_0.2",
+        },
+        attacks=["all"],
+    ),
+    "pixels": Task(
+        "pixels:Catch-v0",
+        60_000,
+        16.0,
+        {"n_steps": 64, "batch_size": 128, "n_epochs": 4, "learning_rate": 5e-4},
+        normalize=False,
+    ),
+}
+COLUMNS = ["natural", "random", "critic", "mad", "robust_sarsa", "sarl", "paad", "worst_case"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=TASKS)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--episodes", type=int, default=50)
+    parser.add_argument("--jobs", type=int, default=1, help="number of processes")
+    parser.add_argument("--output", type=Path, default=HERE / "breadth")
+    args = parser.parse_args()
+
+    tables = []
+    for name in args.tasks:
+        task = TASKS[name]
+        agents = [
+            Agent(f"{algo}-seed{seed}", algo, task.env, seed, task.steps, 8, task.settings | own, task.normalize)
+            for seed in args.seeds
+            for algo, own in (("barpo", {"epsilon": f"ramp_{task.epsilon}"}), ("ppo", {}))
+        ]
+        evaluation = Evaluation([task.epsilon], task.attacks, args.episodes)
+        report = run(agents, evaluation, args.output / "agents" / name, args.jobs, progress_bar=True)
+        report.to_csv(args.output / f"{name}.csv")
+        tables.append(table(task, report, args.episodes))
+    (args.output / "table.md").write_text("\n".join(tables), encoding="utf-8")
+    print("\n".join(tables))
+
+
+def table(task: Task, report: RobustnessReport, episodes: int) -> str:
+    rows = report.summary()
+    rows = rows[[column for column in COLUMNS if column in rows]].astype(float)
+    rows[["algorithm", "seed"]] = rows.index.to_series().str.split("-seed", expand=True)
+    numbers = rows.columns[:-2]
+    means = rows.groupby("algorithm")[list(numbers)].mean().reset_index().assign(seed="mean")
+    shown = pd.concat([means, rows.sort_values(["algorithm", "seed"])])[["algorithm", "seed", *numbers]]
+    shown["algorithm"] = shown["algorithm"].str.upper()
+    shown[numbers] = shown[numbers].map("{:.4g}".format)
+    align = ["left", *["right"] * (len(shown.columns) - 1)]
+    return (
+        f"{shown.rename(columns={'worst_case': 'worst case'}).to_markdown(index=False, colalign=align)}\n\n"
+        f"{task.env}, {task.steps:,} steps, ε = {task.epsilon:g} (`ramp_{task.epsilon:g}` in training); mean return "
+        f"over {episodes} episodes. {platform.machine()}, CPU, one torch thread for each agent.\n"
+    )
+
+
+if __name__ == "__main__":
+    main()
