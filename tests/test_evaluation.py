@@ -10,6 +10,7 @@ import torch as th
 from gymnasium import spaces
 from gymnasium.utils import seeding
 from helpers import make_envs
+from stable_baselines3.common.atari_wrappers import EpisodicLifeEnv
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
@@ -204,6 +205,39 @@ def test_without_monitor_rewards_are_counted_as_they_come() -> None:
 def test_a_lost_life_is_no_end() -> None:
     report = evaluate_robustness(follower(), slopes(3, lambda: Lives(Monitor(Slope()))), "mad", n_eval_episodes=5)
     assert report.to_frame()["length"].to_list() == [known(seed)[1] for seed in range(5)] * 2
+
+
+class Game(Slope):
+    """A life is lost at every second step."""
+
+    @property
+    def ale(self) -> "Game":
+        return self
+
+    def lives(self) -> int:
+        return 100 - self._steps // 2
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        self._steps = 0
+        return super().reset(seed=seed, options=options)
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        self._steps += 1
+        return super().step(np.atleast_1d(action))  # the wrapper's own action is 0
+
+
+def test_episodes_of_several_lives_keep_their_seeds() -> None:
+    """SB3's own wrapper resets for real only after the game."""
+    frames = [
+        evaluate_robustness(
+            follower(), slopes(n_envs, lambda: EpisodicLifeEnv(Monitor(Game()))), "random", 0.0, n_eval_episodes=5
+        ).to_frame()
+        for n_envs in (1, 3)
+    ]
+    assert frames[0].equals(frames[1])
+    assert frames[0]["seed"].to_list() == [*range(5)] * 2
 
 
 def test_a_model_of_normalised_environments_on_raw_ones_is_pointed_out() -> None:

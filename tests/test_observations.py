@@ -26,7 +26,8 @@ from sb3_barpo.attacks import (
     VecAttackObservation,
 )
 from sb3_barpo.attacks.attack import GradientAttack, by_key, by_parts
-from sb3_barpo.evaluation import evaluate_robustness
+from sb3_barpo.evaluation import RobustEvalCallback, evaluate_robustness
+from sb3_barpo.evaluation.budgets import Budget, Member
 from sb3_barpo.evaluation.trace import trace_episode
 
 every_sight = pytest.mark.parametrize("sight", SIGHTS)
@@ -173,11 +174,42 @@ def test_a_search_finds_more_than_chance(sight: str) -> None:
 
 
 @every_sight
-def test_reports(sight: str) -> None:
+def test_named_attacks_take_a_ball(sight: str) -> None:
     model = agent(PPO, sight)
-    attacks = [Random(model, epsilon_of(sight), ball_of(sight)), Critic(model, epsilon_of(sight), ball=ball_of(sight))]
-    report = evaluate_robustness(model, make_sights(sight), attacks, n_eval_episodes=3)
-    assert report.attacks == ["random", "critic"]
+    named = evaluate_robustness(
+        model, make_sights(sight), ["critic"], epsilon_of(sight), n_eval_episodes=3, ball=ball_of(sight)
+    )
+    built = evaluate_robustness(
+        model, make_sights(sight), [Critic(model, epsilon_of(sight), ball=ball_of(sight))], n_eval_episodes=3
+    )
+    assert named.to_frame().equals(built.to_frame())
+
+
+def test_a_search_takes_a_ball(tmp_path: Path) -> None:
+    model, ball = agent(PPO, "vectors"), LinfBall({"gps": 2.0})
+    budget = Budget({"sarl": [Member("sarl", 32, {"n_steps": 16, "batch_size": 16})]}, 2)
+    report = evaluate_robustness(
+        model, make_sights("vectors"), ["sarl"], 0.1, n_eval_episodes=2, budget=budget, folder=tmp_path, ball=ball
+    )
+    assert report.attacks == ["sarl"]
+    (stored,) = tmp_path.glob("sarl-*.zip")
+    assert repr(SARL.load(stored, model).ball) == repr(ball)
+
+
+def test_a_callback_takes_a_ball() -> None:
+    model = agent(BARPO, "dict", epsilon=0.1, adversary=adversary("dict"))
+    callback = RobustEvalCallback(
+        make_sights("dict"),
+        attacks="random",
+        epsilon=0.1,
+        n_eval_episodes=1,
+        eval_freq=16,
+        verbose=0,
+        ball=ball_of("dict"),
+    )
+    model.learn(64, callback=callback)
+    assert callback.report is not None
+    assert callback.report.attacks == ["random"]
 
 
 @every_sight

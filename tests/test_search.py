@@ -185,7 +185,7 @@ def test_every_member_can_be_built(budget: str, n_envs: int, monkeypatch: pytest
         json.dumps(some[-1].settings): some[-1] for some in members.values() if some[-1].attack != "sarsa_mad"
     }.values():
         record = {"epsilon": 0.1, "search_seed": 0}
-        attack = search._build(search._Task(Path("x"), record, member, b"", None), target.model)
+        attack = search._build(search._Task(Path("x"), record, member, b"", None, None), target.model)
         if isinstance(attack, SARL | PAAD):
             settings = {key: attack.kwargs[key] for key in ("n_steps", "batch_size")}
             PPO("MlpPolicy", venv, **settings)  # warns where a rollout is not a whole number of minibatches

@@ -10,6 +10,7 @@ from stable_baselines3.common.callbacks import EvalCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv, sync_envs_normalization, unwrap_vec_normalize
 
+from sb3_barpo.adversary import Ball
 from sb3_barpo.attacks import attack_names
 from sb3_barpo.evaluation.report import NATURAL, RobustnessReport
 from sb3_barpo.evaluation.robustness import check_settings, evaluate_robustness, learned_names
@@ -31,6 +32,7 @@ class RobustEvalCallback(EvalCallback):
     :param epsilon: Their strength, in units of what the policy sees.
     :param seed: Seed of the first episode, by default far from those on which ``evaluate_robustness`` judges: the best
         model would look better on the episodes that chose it.
+    :param ball: Their ball, :class:`sb3_barpo.adversary.LinfBall` by default.
     :param kwargs: Further arguments of ``EvalCallback``; ``render`` has no meaning here.
     :raises ValueError: for a setting out of range, an unknown attack or one that is learned, or ``render``.
     :raises TypeError: for an attack that is not a name: it would examine the model that it was built with for ever.
@@ -47,6 +49,7 @@ class RobustEvalCallback(EvalCallback):
         attacks: str | Sequence[str] = ("random", "critic", "mad"),
         epsilon: float = 0.075,
         seed: int = 10_000,
+        ball: Ball | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(eval_env, **kwargs)
@@ -66,6 +69,7 @@ class RobustEvalCallback(EvalCallback):
         self.attacks = names
         self.epsilon = epsilon
         self.seed = seed
+        self.ball = ball
         self._under_attack: dict[str, list[list[float]]] = {}
 
     def _init_callback(self) -> None:
@@ -102,6 +106,7 @@ class RobustEvalCallback(EvalCallback):
             seed=self.seed,
             deterministic=self.deterministic,
             warn=self.warn,
+            ball=self.ball,
         )
         return self.report
 

@@ -40,6 +40,9 @@ def run_wave(
     :return: The episodes, in the order of their seeds.
     """
     monitored = is_monitored(venv)
+    if venv.has_attr("was_real_done"):
+        # SB3's EpisodicLifeEnv resets only when it believes that the game is over; otherwise it would ignore the seed.
+        venv.env_method("set_wrapper_attr", "was_real_done", True)
     venv.seed(seed)
     observations = venv.reset()
     rewards_so_far = np.zeros(venv.num_envs)

@@ -15,6 +15,7 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 from tqdm import tqdm
 
+from sb3_barpo.adversary import Ball
 from sb3_barpo.attacks import ATTACKS, Attack, LearnedAttack, attack_names
 from sb3_barpo.attacks.learned import check_clean_env
 from sb3_barpo.attacks.victim import undisturbed
@@ -41,6 +42,7 @@ def evaluate_robustness(
     budget: str | Budget = "quick",
     n_jobs: int = 1,
     folder: str | Path | None = None,
+    ball: Ball | None = None,
 ) -> RobustnessReport:
     """
     Evaluate a model on the same episodes first without an attack, then under each attack.
@@ -51,8 +53,8 @@ def evaluate_robustness(
     Episode k starts from seed ``seed + k`` whatever the attack, the model and the number of environments. Attacks and
     sampled actions are seeded too, for each batch of ``n_envs`` episodes: what they draw depends on that number.
     Returns are those of ``Monitor`` where there is one, otherwise sums of the rewards as they come.
-    With a wrapper that puts off resets, such as SB3's ``EpisodicLifeEnv``, evaluate on one environment: among several,
-    one that is in the middle of its game does not take the seed of its next episode.
+    SB3's ``EpisodicLifeEnv`` is known, and made to begin a new game. With another wrapper that puts off resets,
+    evaluate on one environment: among several, one in the middle of its game does not take its next episode's seed.
 
     :param model: The agent, any SB3 on-policy one with a feed-forward policy.
     :param env: Its environment or environments, wrapped as in training (``VecNormalize`` with its statistics above
@@ -72,6 +74,8 @@ def evaluate_robustness(
         budget of your own.
     :param n_jobs: Number of processes of that search.
     :param folder: Where to store every attacker that is fitted, and to find it again; ``None`` keeps none.
+    :param ball: The named attacks' ball, :class:`sb3_barpo.adversary.LinfBall` by default. Observations whose keys are
+        not all of one kind need one with a scale by key.
     :return: The report, one row an episode.
     :raises ValueError: for a setting out of range, unknown or doubled attacks, spaces that differ from the model's, an
         environment that is under attack already, an attack that is not fitted, or fitted on another victim, or a
@@ -87,9 +91,9 @@ def evaluate_robustness(
             given.check_victim(model, venv)
     learned = dict[str, LearnedAttack]()
     if to_learn := learned_names(listed):
-        victim = Victim(model, venv, None if folder is None else Path(folder))
+        victim = Victim(model, venv, None if folder is None else Path(folder), ball)
         (learned,) = find_attacks([victim], to_learn, max(strengths), budget, n_jobs, seed, deterministic, progress_bar)
-    trials: list[Attack | None] = [None, *_build(model, listed, strengths, learned)]
+    trials: list[Attack | None] = [None, *_build(model, listed, strengths, learned, ball)]
     agent = type(model).__name__ if name is None else name
     rows: list[Row] = []
     with tqdm(total=len(trials) * n_eval_episodes, unit="episode", disable=not progress_bar) as bar:
@@ -162,6 +166,7 @@ def _build(
     attacks: Sequence[str | Attack],
     strengths: list[float],
     learned: Mapping[str, LearnedAttack],
+    ball: Ball | None,
 ) -> list[Attack]:
     """The attacks in the order given, each name at each strength."""
     built: list[Attack] = []
@@ -169,7 +174,8 @@ def _build(
         if isinstance(attack, Attack):
             built.append(attack)
         else:
-            one = learned[attack] if attack in learned else ATTACKS[attack](model, strengths[0])
+            kind: Any = ATTACKS[attack]
+            one = learned[attack] if attack in learned else kind(model, strengths[0], ball=ball)
             built += [one.at(strength) for strength in strengths]
     keys = [(attack.name, attack.epsilon) for attack in built]
     doubled = sorted({key for key in keys if keys.count(key) > 1 or key[0] == NATURAL})

@@ -25,6 +25,7 @@ from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
 from tqdm import tqdm
 
+from sb3_barpo.adversary import Ball
 from sb3_barpo.attacks import ATTACKS, LearnedAttack, RobustSarsa, SarsaMAD
 from sb3_barpo.attacks.two_rates import TwoRatesPolicy
 from sb3_barpo.attacks.victim import normalizer_digest, undisturbed, victim_digest
@@ -46,11 +47,13 @@ class Victim:
     :param model: The agent.
     :param venv: Its environments, clean, such as can be pickled (``DummyVecEnv``).
     :param folder: Where its attackers are stored and found again; ``None`` forgets them.
+    :param ball: The attackers' ball, :class:`sb3_barpo.adversary.LinfBall` by default.
     """
 
     model: OnPolicyAlgorithm
     venv: VecEnv
     folder: Path | None = None
+    ball: Ball | None = None
 
 
 class _Task(NamedTuple):
@@ -60,6 +63,7 @@ class _Task(NamedTuple):
     record: dict[str, Any]
     member: Member
     victim: bytes
+    ball: Ball | None
     base: Path | None  # the action value that RS+MAD takes over
 
 
@@ -71,6 +75,7 @@ class _Target:
     folder: Path
     budget: Budget
     record: dict[str, Any]
+    ball: Ball | None
 
     def tasks(self, attack: str, base: Path | None = None) -> list[_Task]:
         members = self.budget.members.get(attack)
@@ -84,7 +89,7 @@ class _Target:
         # Whatever matters is in the record and in the name, so that other settings are never taken for these.
         record = {**self.record, **asdict(member), "base": base and base.stem}
         key = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:12]
-        return _Task(self.folder / f"{member.attack}-{key}.json", record, member, self.content, base)
+        return _Task(self.folder / f"{member.attack}-{key}.json", record, member, self.content, self.ball, base)
 
 
 def find_attacks(
@@ -169,7 +174,9 @@ def _target(
         "n_episodes": members.n_episodes,
         "deterministic": deterministic,
     }
-    return _Target(pack(victim.model, victim.venv), folder, members, record)
+    if victim.ball is not None:  # records of the default ball have always been without
+        record["ball"] = repr(victim.ball)
+    return _Target(pack(victim.model, victim.venv), folder, members, record, victim.ball)
 
 
 def _identity(venv: VecEnv) -> tuple[str, str]:
@@ -222,5 +229,5 @@ def _build(task: _Task, model: OnPolicyAlgorithm) -> LearnedAttack:
         settings["policy"], settings["policy_kwargs"] = TwoRatesPolicy, {"value_rate": settings.pop("value_rate")}
     kind: Any = ATTACKS[task.member.attack]
     seed = task.record["search_seed"] + task.member.seed
-    attack: LearnedAttack = kind(model, task.record["epsilon"], seed=seed, **settings)
+    attack: LearnedAttack = kind(model, task.record["epsilon"], seed=seed, ball=task.ball, **settings)
     return attack
