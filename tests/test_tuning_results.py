@@ -208,7 +208,9 @@ def test_tables_and_pictures(criterion: Any, tmp_path: Path) -> None:
 def test_a_study_of_one_trial_has_pictures(tmp_path: Path) -> None:
     tuning = cheap()
     study = run_trials(tuning, tmp_path / "log", "it", 1)
+    assert "worker" in study.trials[0].user_attrs
     assert "importance.png" not in write_study(study, tuning, {PAPER: tuning.paper}, tmp_path)
+    assert "worker" not in (tmp_path / "trials.csv").read_text()  # its name holds the machine's
 
 
 def test_without_confirmation_the_best_of_the_study_is_named(tmp_path: Path) -> None:

@@ -201,7 +201,9 @@ def write_study(study: optuna.Study, tuning: Tuning, candidates: dict[str, dict[
     :return: Names of the pictures.
     """
     output.mkdir(parents=True, exist_ok=True)
-    study.trials_dataframe(multi_index=False).to_csv(output / "trials.csv", index=False)
+    trials = study.trials_dataframe(multi_index=False)
+    # The workers' names hold those of machines, which are nobody's business where results are shared.
+    trials.drop(columns="user_attrs_worker", errors="ignore").to_csv(output / "trials.csv", index=False)
     pictures = {"returns": plot_returns(study, tuning), "schedules": plot_schedules(candidates)}
     if study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
         pictures["history"] = plot_history(study, tuning)
