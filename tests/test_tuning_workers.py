@@ -126,7 +126,7 @@ def test_a_command_that_was_killed_goes_on_beside_its_old_workers(tmp_path: Path
 @needs_signals
 def test_ctrl_c_ends_all_processes_and_their_trials_are_tried_again(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    command = start(tmp_path, str(log), 4, 2, hundredths=2000)
+    command = start(tmp_path, str(log), 4, 2, hundredths=12_000)
     try:
         wait_until(lambda: log.exists() and log.read_text().count('"kappa.constant.value"') >= 3)  # one is the enqueued
         for process in [*psutil.Process(command.pid).children(recursive=True), psutil.Process(command.pid)]:
