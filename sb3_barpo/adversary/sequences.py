@@ -54,8 +54,15 @@ class OnSequences:
         """:return: The values, shape ``(B, 1)``."""
         with self._differentiable():
             states, starts = self._begun
-            values: th.Tensor = self._policy.predict_values(obs, states.vf, starts)
+            value_of = self._shared_value if self._policy.shared_lstm else self._policy.predict_values
+            values: th.Tensor = value_of(obs, states.vf, starts)
         return values
+
+    def _shared_value(self, obs: Any, states: Any, starts: th.Tensor) -> Any:
+        """The same as the policy's own, which cuts the gradient behind a memory that actor and critic share."""
+        policy = self._policy
+        latent, _ = policy._process_sequence(policy.extract_features(obs), states, starts, policy.lstm_actor)
+        return policy.value_net(policy.mlp_extractor.forward_critic(latent))
 
     def evaluate_actions(self, obs: Any, actions: th.Tensor) -> tuple[th.Tensor, th.Tensor, th.Tensor | None]:
         """:return: Values ``(B, 1)``, log-probabilities of the actions and entropies ``(B,)``."""
