@@ -1,8 +1,23 @@
 """Adversarially robust PPO for Stable-Baselines3: ARPO and BARPO, attacks on observations, evaluation under attack."""
 
+from typing import TYPE_CHECKING, Any
+
 from sb3_barpo.arpo import ARPO
 from sb3_barpo.barpo import BARPO
+
+if TYPE_CHECKING:
+    from sb3_barpo.recurrent import RecurrentARPO as RecurrentARPO
+    from sb3_barpo.recurrent import RecurrentBARPO as RecurrentBARPO
 
 __version__ = "0.1.0"
 
 __all__ = ["ARPO", "BARPO", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    """The recurrent forms, imported only when they are asked for: sb3-contrib is an extra."""
+    if name in ("RecurrentARPO", "RecurrentBARPO"):
+        from sb3_barpo import recurrent
+
+        return getattr(recurrent, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,26 +1,27 @@
 """Agents found in files, with the environments that they know."""
 
+import importlib
 import json
 import re
 import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
-from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
-from sb3_barpo.arpo import ARPO
-from sb3_barpo.barpo import BARPO
-
-#: The algorithms whose agents can be loaded, by their names. TRPO is imported only when an agent needs it.
-ALGORITHMS: dict[str, type[OnPolicyAlgorithm] | None] = {
-    "ppo": PPO,
-    "a2c": A2C,
-    "trpo": None,
-    "arpo": ARPO,
-    "barpo": BARPO,
+#: The algorithms whose agents can be loaded, by their names in the RL Zoo: package and class. Those of sb3-contrib are
+#: imported only when an agent needs them.
+ALGORITHMS: dict[str, tuple[str, str]] = {
+    "ppo": ("stable_baselines3", "PPO"),
+    "a2c": ("stable_baselines3", "A2C"),
+    "trpo": ("sb3_contrib", "TRPO"),
+    "arpo": ("sb3_barpo", "ARPO"),
+    "barpo": ("sb3_barpo", "BARPO"),
+    "ppo_lstm": ("sb3_contrib", "RecurrentPPO"),
+    "arpo_lstm": ("sb3_barpo", "RecurrentARPO"),
+    "barpo_lstm": ("sb3_barpo", "RecurrentBARPO"),
 }
 #: Names of files that say nothing about the agent in them.
 _COMMON = ["agent", "best_model", "model"]
@@ -61,23 +62,23 @@ def load_agent(
         ``model.zip`` or ``<env_id>.zip``; the first of them.
     :param env_id: Id of the environment that the agent was trained on.
     :param n_envs: Number of environments that step together.
-    :param algo: ``"ppo"``, ``"a2c"``, ``"trpo"``, ``"arpo"`` or ``"barpo"``; by default what the file's content tells.
-        ARPO's and BARPO's files look alike and act alike: both are loaded as BARPO.
+    :param algo: ``"ppo"``, ``"a2c"``, ``"trpo"``, ``"arpo"``, ``"barpo"``, or ``"ppo_lstm"``, ``"arpo_lstm"``,
+        ``"barpo_lstm"`` for their recurrent forms; by default what the file's content tells. ARPO's and BARPO's files
+        look alike and act alike: both are loaded as BARPO.
     :param vec_normalize: File with the statistics of ``VecNormalize``, ``"none"`` for none. By default those that lie
         beside the agent under a usual name, or in RL Zoo's place, if any.
     :return: The agent with its environments.
     :raises OSError: if there is no agent, or no statistics where they are said to be.
-    :raises ValueError: for an unknown algorithm, no environments, a file that holds no agent, or none that fits the
-        environment or the statistics, or an agent of RL Zoo whose environment was wrapped or given arguments.
-    :raises TypeError: for a recurrent policy.
+    :raises ValueError: for an unknown algorithm, or one that is not installed, no environments, a file that holds no
+        agent, or none that fits the algorithm, the environment or the statistics, or an agent of RL Zoo whose
+        environment was wrapped or given arguments.
     """
     if algo is not None and algo not in ALGORITHMS:
         raise ValueError(f"Unknown algorithm {algo!r}. Choose from {', '.join(ALGORITHMS)}.")
     if n_envs < 1:
         raise ValueError(f"n_envs must be at least 1, but it is {n_envs}. 8 is usual.")
     file = _find(Path(path), env_id)
-    settings = _settings(file)
-    kind = _algorithm(_recognized(file, settings) if algo is None else algo)
+    kind = _chosen(file, algo)
     zoo = file.parent / _plain(env_id)
     _check_unchanged(file, [file.parent, zoo])
     statistics = _statistics(file, zoo, vec_normalize)
@@ -120,8 +121,8 @@ def _find(path: Path, env_id: str) -> Path:
     raise FileNotFoundError(f"There is no agent {str(path)!r}. Name a .zip file that model.save has written.")
 
 
-def _settings(file: Path) -> set[str]:
-    """Names of the settings that are stored with an agent of a feed-forward policy."""
+def _recognized(file: Path) -> str:
+    """The algorithm, which SB3's files do not name, by a setting that it alone has; ``""`` where none is known."""
     try:
         with zipfile.ZipFile(file) as archive:
             settings = set(json.loads(archive.read("data")))
@@ -131,39 +132,46 @@ def _settings(file: Path) -> set[str]:
             f"{str(file)!r} is no model of Stable-Baselines3: {error}. Name a .zip file that model.save has written."
         ) from error
     # As RecurrentPPO calls its network. Its other settings are PPO's.
-    if b"lstm_actor" in weights:
-        raise TypeError(
-            f"{str(file)!r} holds an agent with a recurrent policy, which cannot be attacked. Take one with a "
-            "feed-forward policy, such as MlpPolicy."
-        )
-    return settings
-
-
-def _recognized(file: Path, settings: set[str]) -> str:
-    """The algorithm, which SB3's files do not name, by a setting that it alone has."""
+    memory = "_lstm" if b"lstm_actor" in weights else ""
     if "kappa" in settings:
-        return "barpo"
+        return "barpo" + memory
     if "cg_max_steps" in settings:
         return "trpo"
     if "clip_range" in settings:
-        return "ppo"
+        return "ppo" + memory
     if "normalize_advantage" in settings and "batch_size" not in settings:
         return "a2c"
-    raise ValueError(
-        f"{str(file)!r} does not look like an agent of {', '.join(ALGORITHMS)}, which are supported. If it is one, say "
-        "so by algo."
-    )
+    return ""
 
 
-def _algorithm(name: str) -> type[OnPolicyAlgorithm]:
-    known = ALGORITHMS[name]
-    if known is not None:
-        return known
+def _chosen(file: Path, algo: str | None) -> type[OnPolicyAlgorithm]:
+    """The class to load a file by."""
+    recognized = _recognized(file)
+    if algo is None and not recognized:
+        raise ValueError(
+            f"{str(file)!r} does not look like an agent of {', '.join(ALGORITHMS)}, which are supported. If it is one, "
+            "say so by algo."
+        )
+    if algo is not None and recognized and algo.endswith("_lstm") != recognized.endswith("_lstm"):
+        raise ValueError(
+            f"{str(file)!r} holds an agent of {recognized}, by the look of its networks, but algo is {algo!r}. Name "
+            "its own algorithm, or none."
+        )
+    return algorithm(algo or recognized)
+
+
+def algorithm(name: str) -> type[OnPolicyAlgorithm]:
+    """
+    :param name: One of :data:`ALGORITHMS`.
+    :return: Its class.
+    :raises ValueError: if its package is not installed.
+    """
+    package, kind = ALGORITHMS[name]
     try:
-        from sb3_contrib import TRPO
+        found: type[OnPolicyAlgorithm] = getattr(importlib.import_module(package), kind)
     except ImportError as error:
-        raise ValueError("An agent of TRPO needs sb3_contrib: pip install sb3-contrib") from error
-    return TRPO
+        raise ValueError(f"An agent of {kind} needs sb3_contrib: pip install sb3-contrib") from error
+    return found
 
 
 def _check_unchanged(file: Path, folders: list[Path]) -> None:

@@ -11,8 +11,8 @@ class ARPO(RobustPPO):
     Inner problem: ``max -surr(s')`` over the ball, by SGLD. Outer problem: PPO's surrogate at ``s'``. It finds robust
     policies of low natural return: the tension that BARPO relaxes.
 
-    All arguments: :class:`sb3_barpo.robust_ppo.RobustPPO`. κ = 0 ("vanilla") by default; ``kappa=1`` is "ARPO with
-    guidance".
+    All arguments: :class:`sb3_barpo.robust_update.RobustUpdate`. κ = 0 ("vanilla") by default; ``kappa=1`` is "ARPO
+    with guidance".
     """
 
     def default_adversary(self) -> Adversary:

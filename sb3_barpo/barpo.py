@@ -14,7 +14,7 @@ class BARPO(RobustPPO):
     times the clean one. The KL stands in for the damage to the return, which it bounds from below to first order
     (Theorem 4.1), without the valleys that the strongest adversary cuts into the landscape.
 
-    All arguments: :class:`sb3_barpo.robust_ppo.RobustPPO`. κ = 1 ("guided") by default; ``kappa=0`` is "without
+    All arguments: :class:`sb3_barpo.robust_update.RobustUpdate`. κ = 1 ("guided") by default; ``kappa=0`` is "without
     guidance".
     """
 

@@ -15,24 +15,22 @@ from typing import Any
 
 import torch as th
 from joblib import Parallel, delayed
-from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import configure
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecNormalize
 from tqdm import tqdm
 
-from sb3_barpo.agents import load_agent
-from sb3_barpo.arpo import ARPO
+from sb3_barpo.agents import algorithm, load_agent
 from sb3_barpo.attacks.attack import usual_policy
-from sb3_barpo.barpo import BARPO
 from sb3_barpo.evaluation import RobustnessReport, evaluate_robustness
 from sb3_barpo.evaluation.robustness import check_settings
 from sb3_barpo.records import read_record, write_record
 
 #: The algorithms that an experiment can compare.
-ALGORITHMS: dict[str, type[PPO]] = {"ppo": PPO, "arpo": ARPO, "barpo": BARPO}
+ALGORITHMS = ["ppo", "arpo", "barpo", "ppo_lstm", "arpo_lstm", "barpo_lstm"]
 
 #: The arguments that RL Zoo writes as ``lin_<initial value>``.
 _SCHEDULES = {"learning_rate", "clip_range", "clip_range_vf"}
@@ -47,7 +45,7 @@ class Agent:
     What is trained, and how.
 
     :param name: Name in tables and pictures, and of its folder.
-    :param algo: ``ppo``, ``arpo`` or ``barpo``.
+    :param algo: ``ppo``, ``arpo`` or ``barpo``, or their recurrent forms ``ppo_lstm``, ``arpo_lstm``, ``barpo_lstm``.
     :param env: Id of the environment.
     :param seed: Seed of environments and algorithm.
     :param steps: Number of environment steps.
@@ -121,17 +119,18 @@ def run(
         return RobustnessReport.merge(Parallel(n_jobs)(jobs))
 
 
-def make_model(agent: Agent) -> PPO:
+def make_model(agent: Agent) -> OnPolicyAlgorithm:
     """
     :param agent: What is trained.
     :return: The algorithm with its environments, before training.
     """
     env = make_vec_env(agent.env, agent.n_envs, seed=agent.seed)
     kwargs = agent.kwargs | {key: _linear(agent.kwargs[key]) for key in _SCHEDULES & agent.kwargs.keys()}
+    kind: Callable[..., OnPolicyAlgorithm] = algorithm(agent.algo)
     policy = usual_policy(env.observation_space)
-    return ALGORITHMS[agent.algo](
-        policy, VecNormalize(env) if agent.normalize else env, seed=agent.seed, device="cpu", **kwargs
-    )
+    if agent.algo.endswith("_lstm"):
+        policy = policy.replace("Policy", "LstmPolicy")
+    return kind(policy, VecNormalize(env) if agent.normalize else env, seed=agent.seed, device="cpu", **kwargs)
 
 
 def _linear(value: Any) -> Any:

@@ -16,6 +16,8 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 #: Settings with which a model trains in a blink: rollouts of 32 steps in one environment, 4 minibatches each.
 TINY: dict[str, Any] = {"n_steps": 32, "batch_size": 16, "n_epochs": 2, "device": "cpu", "seed": 3}
 
+CLOCK = {"time/fps", "time/time_elapsed"}
+
 
 def make_envs(env_id: str = "Pendulum-v1", n_envs: int = 1, normalized: bool = False) -> VecEnv:
     """Episodes of at most 20 steps, so that each rollout sees some of them end."""
@@ -58,6 +60,15 @@ def same(left: Any, right: Any) -> bool:
     if isinstance(left, (list, tuple)):
         return len(left) == len(right) and all(map(same, left, right))
     return bool(left == right)
+
+
+def assert_same_training(model: PPO, book: LogBook, ppo: PPO, ppo_book: LogBook) -> None:
+    """Weights, optimiser and all that both log, bit for bit."""
+    assert same(weights(model), weights(ppo))
+    assert same(model.policy.optimizer.state_dict(), ppo.policy.optimizer.state_dict())
+    for theirs, ours in zip(ppo_book.dumps, book.dumps, strict=True):
+        assert {key for key in ours if not key.startswith("adversary/")} == set(theirs)
+        assert {key: ours[key] for key in set(theirs) - CLOCK} == {key: theirs[key] for key in set(theirs) - CLOCK}
 
 
 @dataclass

@@ -18,6 +18,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecNormalize
 
+import sb3_barpo
 from sb3_barpo import ARPO, BARPO
 from sb3_barpo.agents import load_agent
 from sb3_barpo.evaluation import evaluate_robustness
@@ -101,12 +102,27 @@ def test_trpo_with_and_without_sb3_contrib(tmp_path: Path, monkeypatch: pytest.M
         load_agent(tmp_path, ENV)
 
 
-def test_a_recurrent_policy_is_refused_whatever_it_is_called(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["RecurrentPPO", "RecurrentBARPO"])
+def test_agents_with_a_memory(name: str, tmp_path: Path) -> None:
     contrib = pytest.importorskip("sb3_contrib")
-    contrib.RecurrentPPO("MlpLstmPolicy", ENV, n_steps=8, device="cpu").save(tmp_path / "agent")
-    for algo in (None, "ppo"):
-        with pytest.raises(TypeError, match=r"agent.zip' holds an agent with a recurrent policy.*feed-forward"):
-            load_agent(tmp_path, ENV, algo=algo)
+    kind = contrib.RecurrentPPO if name == "RecurrentPPO" else sb3_barpo.RecurrentBARPO
+    kind("MlpLstmPolicy", ENV, n_steps=8, device="cpu").save(tmp_path / "agent")
+    _, loaded, venv = load_agent(tmp_path, ENV)
+    assert type(loaded) is kind
+    assert len(evaluate_robustness(loaded, venv, "random", n_eval_episodes=1).to_frame()) == 2
+    assert type(load_agent(tmp_path, ENV, algo="arpo_lstm").model) is sb3_barpo.RecurrentARPO
+
+
+@pytest.mark.parametrize("recurrent", [True, False])
+def test_a_memory_is_not_made_up_nor_forgotten(recurrent: bool, tmp_path: Path) -> None:
+    contrib = pytest.importorskip("sb3_contrib")
+    if recurrent:
+        contrib.RecurrentPPO("MlpLstmPolicy", ENV, n_steps=8, device="cpu").save(tmp_path / "agent")
+    else:
+        build().save(tmp_path / "agent")
+    own, other = ("ppo_lstm", "ppo") if recurrent else ("ppo", "ppo_lstm")
+    with pytest.raises(ValueError, match=rf"agent.zip' holds an agent of {own}, .* but algo is '{other}'"):
+        load_agent(tmp_path, ENV, algo=other)
 
 
 def test_an_agent_without_a_policy_gradient(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from functools import cache
 from typing import Any
 
 import pytest
-from helpers import TINY, LogBook, learn, make_envs, same, weights
+from helpers import TINY, LogBook, assert_same_training, learn, make_envs, same, weights
 from stable_baselines3 import PPO
 
 from sb3_barpo import ARPO, BARPO
@@ -13,7 +13,6 @@ from sb3_barpo.schedules import Constant, Ramp
 N_STEPS = 33
 UPDATES = 3
 EPOCHS = 2
-CLOCK = {"time/fps", "time/time_elapsed"}
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "default": {},
@@ -57,12 +56,8 @@ def plain(scene: tuple[str, str, int, bool]) -> tuple[PPO, LogBook]:
 
 def assert_is_ppo(algorithm: type[PPO], scene: tuple[str, str, int, bool], **own: Any) -> None:
     (ppo, ppo_book), (model, book) = plain(scene), run(algorithm, scene, **own)
-    assert same(weights(model), weights(ppo))
-    assert same(model.policy.optimizer.state_dict(), ppo.policy.optimizer.state_dict())
-    assert len(book.dumps) == len(ppo_book.dumps) == UPDATES + 1
-    for theirs, ours in zip(ppo_book.dumps, book.dumps, strict=True):
-        assert {key for key in ours if not key.startswith("adversary/")} == set(theirs)
-        assert {key: ours[key] for key in set(theirs) - CLOCK} == {key: theirs[key] for key in set(theirs) - CLOCK}
+    assert_same_training(model, book, ppo, ppo_book)
+    assert len(ppo_book.dumps) == UPDATES + 1
 
 
 @truncated_is_meant

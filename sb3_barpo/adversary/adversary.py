@@ -143,7 +143,12 @@ class Adversary:
     def _goal(self, policy: Policy, observations: th.Tensor, samples: Samples | None) -> Goal:
         if self.objective is None:
             return lambda perturbed: perturbed.new_zeros(len(perturbed))
-        return self.objective.prepare(policy, observations, samples)
+        goal = self.objective.prepare(policy, observations, samples)
+        mask = None if samples is None else samples.mask
+        if mask is None:
+            return goal
+        # A sequence's memory leads from a row that does not count back to those that do.
+        return lambda perturbed: goal(perturbed).where(mask, 0.0)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_generator": None}  # generators do not pickle on every torch; the seed tells enough

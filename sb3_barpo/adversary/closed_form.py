@@ -228,7 +228,7 @@ def surrogate(goal: Goal, policy: object, samples: Samples) -> Goal:
     actor = network(policy, "actor")
     if actor is None:
         return goal
-    actions, old_log_prob, advantages, clip_range = samples
+    actions, old_log_prob, advantages, clip_range, _ = samples
     # Where the ratio times the advantage exceeds this, the surrogate is clipped and has no gradient.
     limit = advantages * (1 + clip_range * advantages.sign())
 

@@ -6,6 +6,7 @@ from sb3_barpo.attacks.attack import Attack, GradientAttack
 from sb3_barpo.attacks.faces import AttackObservation, UnderAttack, VecAttackObservation
 from sb3_barpo.attacks.gradient import MAD, Critic, Random
 from sb3_barpo.attacks.learned import LearnedAttack, Origin
+from sb3_barpo.attacks.memory import Memory
 from sb3_barpo.attacks.reversed_roles import PAAD, SARL, PolicyAttack, RoleReversedVecEnv
 from sb3_barpo.attacks.sarsa import RobustSarsa, SarsaMAD
 
@@ -51,6 +52,7 @@ __all__ = [
     "Critic",
     "GradientAttack",
     "LearnedAttack",
+    "Memory",
     "Origin",
     "PolicyAttack",
     "Random",

@@ -15,6 +15,8 @@ from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.utils import obs_as_tensor
 
 from sb3_barpo.adversary import Adversary, Ball, Bounds, DictBounds, LinfBall, check_observation_space, is_finite
+from sb3_barpo.adversary.sequences import is_recurrent
+from sb3_barpo.attacks.memory import Memory
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -61,7 +63,8 @@ class Attack(ABC):
     """
     Perturbs what a policy sees. State, reward and dynamics of the environment stay as they are.
 
-    :param model: The victim, any SB3 on-policy agent with a feed-forward policy. It is read, never changed.
+    :param model: The victim, any SB3 on-policy agent, sb3-contrib's ``RecurrentPPO`` among them. It is read, never
+        changed.
     :param epsilon: Strength: radius of the ball, in units of what the policy sees (after ``VecNormalize``).
     :raises TypeError: if the model or its observation space is not supported yet.
     :raises ValueError: if ε is negative, NaN or infinite.
@@ -71,13 +74,15 @@ class Attack(ABC):
     name: ClassVar[str]
     #: Where the perturbations lie.
     ball: Ball = LinfBall()
+    #: What a recurrent victim remembers at the present step.
+    memory: Memory | None = None
 
     def __init__(self, model: OnPolicyAlgorithm, epsilon: float) -> None:
         policy = getattr(model, "policy", None)
-        if not isinstance(policy, ActorCriticPolicy) or hasattr(policy, "lstm_actor"):
+        if not isinstance(policy, ActorCriticPolicy):
             raise TypeError(
-                "An attack needs an on-policy SB3 agent with a feed-forward policy (PPO, A2C, ARPO, BARPO), "
-                f"but got {type(model).__name__} with policy {type(policy).__name__}."
+                "An attack needs an on-policy SB3 agent (PPO, A2C, RecurrentPPO, ARPO, BARPO), but "
+                f" got {type(model).__name__} with policy {type(policy).__name__}."
             )
         self.observation_space: Any = check_observation_space(model.observation_space)  # a Box or a Dict
         self.model = model
@@ -89,16 +94,38 @@ class Attack(ABC):
         """
         del seed  # a deterministic attack has no use for it
 
-    def perturb(self, observations: Any, bounds: Bounds | DictBounds | None = None) -> Any:
+    @property
+    def victim(self) -> Any:
+        """
+        The victim's policy as it answers at the present step: a recurrent one with what it remembers then.
+
+        :raises ValueError: if that is not known.
+        """
+        if not is_recurrent(self.model.policy):
+            return self.model.policy
+        if self.memory is None:
+            raise ValueError(
+                f"The victim, {type(self.model).__name__}, has a memory, so what it does depends on what it was shown "
+                "before. Attack it through UnderAttack, VecAttackObservation or AttackObservation, which carry its "
+                "memory, or pass a Memory to perturb()."
+            )
+        return self.memory.policy
+
+    def perturb(
+        self, observations: Any, bounds: Bounds | DictBounds | None = None, memory: Memory | None = None
+    ) -> Any:
         """
         :param observations: Clean observations as the policy sees them: an array of shape ``(B, *obs)``, or arrays by
             key of a ``Dict`` space.
         :param bounds: Limits that the perturbed observations must keep, those of the space for example.
+        :param memory: What a recurrent victim remembers. It is not changed: let it advance by what was shown.
         :return: Perturbed observations of the same shapes and types, within ε. Whole numbers, such as pixels, stay
             whole, and within their type's range.
-        :raises ValueError: if the shape is not that of the space, or a value is NaN or infinite.
+        :raises ValueError: if the shape is not that of the space, a value is NaN or infinite, or a recurrent
+            victim's memory is missing.
         """
         self._check_batch(observations)
+        self.memory = memory
         if self.epsilon == 0:
             return observations
         clean: Any = obs_as_tensor(observations, self.model.device)
@@ -198,4 +225,4 @@ class GradientAttack(Attack):
         self.adversary.seed(seed)
 
     def _perturb(self, observations: Any) -> Any:
-        return self.adversary.perturb(self.model.policy, observations, self.epsilon)
+        return self.adversary.perturb(self.victim, observations, self.epsilon)

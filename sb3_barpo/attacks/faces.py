@@ -3,7 +3,7 @@ The three faces of an attack: on an environment, on a vector of environments, an
 
 All give the same returns. They perturb what the policy acts on: an episode's last observation, on which nobody acts
 any more, stays clean (SB3 reads the value of it at a time limit). They never change the observation space, and keep its
-bounds.
+bounds. A recurrent victim's memory goes on by what the victim was shown, and is empty where an episode starts.
 """
 
 from typing import Any, SupportsFloat
@@ -24,15 +24,19 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 
 from sb3_barpo.adversary import Bounds, DictBounds, observation_bounds
 from sb3_barpo.attacks.attack import Attack, by_key, by_parts
+from sb3_barpo.attacks.memory import Memory
 
 
-def _perturbed(attack: Attack, batch: Any, vec_normalize: VecNormalize | None) -> Any:
+def _perturbed(attack: Attack, batch: Any, vec_normalize: VecNormalize | None, memory: Memory | None) -> Any:
     """
     Perturb what the policy sees, within the limits of the space; statistics may move, so they are taken anew. Images
-    may come with their channels last, as environments give them and SB3 turns them, and go back as they came.
+    may come with their channels last, as environments give them and SB3 turns them, and go back as they came. The
+    victim's memory advances by what it is shown.
     """
     seen = by_key(maybe_transpose, batch, attack.observation_space)
-    perturbed = attack.perturb(seen, _bounds(attack, vec_normalize))
+    perturbed = attack.perturb(seen, _bounds(attack, vec_normalize), memory)
+    if memory is not None:
+        memory.advance(perturbed)
     return by_key(
         lambda ours, theirs: ours if ours.shape == theirs.shape else np.moveaxis(ours, 1, -1), perturbed, batch
     )
@@ -89,11 +93,13 @@ class AttackObservation(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         _check_space(attack, env.observation_space, "the environment")
         self.attack = attack
         self.vec_normalize = vec_normalize
+        self._memory: Memory | None = None
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         if seed is not None:
             self.attack.seed(seed)
         observation, info = self.env.reset(seed=seed, options=options)
+        self._memory = Memory.of(self.attack.model, n_envs=1)
         return self._perturb(observation), info
 
     def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
@@ -105,9 +111,9 @@ class AttackObservation(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     def _perturb(self, observation: Any) -> Any:
         clean = by_key(lambda part: np.asarray(part)[None], observation)
         if self.vec_normalize is None:
-            return by_key(lambda part: part[0], _perturbed(self.attack, clean, None))
+            return by_key(lambda part: part[0], _perturbed(self.attack, clean, None, self._memory))
         seen: Any = self.vec_normalize.normalize_obs(clean)
-        perturbed = _perturbed(self.attack, seen, self.vec_normalize)
+        perturbed = _perturbed(self.attack, seen, self.vec_normalize, self._memory)
         unnormalized: Any = self.vec_normalize.unnormalize_obs(perturbed)
         moved = by_key(lambda new, old, raw, was: np.where(new == old, was, raw), perturbed, seen, unnormalized, clean)
         return by_key(_within, moved, clean, self.env.observation_space)
@@ -134,20 +140,25 @@ class VecAttackObservation(VecEnvWrapper):
         super().__init__(venv)
         _check_space(attack, venv.observation_space, "the environment")
         self.attack = attack
+        self._memory: Memory | None = None
 
     def seed(self, seed: int | None = None) -> list[int | None]:
         self.attack.seed(seed)
         return list(self.venv.seed(seed))
 
     def reset(self) -> Any:
-        return self._perturb(self.venv.reset())
+        observations = self.venv.reset()
+        self._memory = Memory.of(self.attack.model, self.num_envs)
+        return self._perturb(observations)
 
     def step_wait(self) -> VecEnvStepReturn:
         observations, rewards, dones, infos = self.venv.step_wait()
+        if self._memory is not None:
+            self._memory.forget(dones)
         return self._perturb(observations), rewards, dones, infos
 
     def _perturb(self, observations: Any) -> Any:
-        return _perturbed(self.attack, observations, unwrap_vec_normalize(self.venv))
+        return _perturbed(self.attack, observations, unwrap_vec_normalize(self.venv), self._memory)
 
 
 class UnderAttack:
@@ -178,15 +189,23 @@ class UnderAttack:
     ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
         """
         :param observation: One clean observation ``obs`` or a batch ``(B, *obs)``.
-        :param state: Passed on.
-        :param episode_start: Passed on.
+        :param state: What the last call gave back, ``None`` at first.
+        :param episode_start: Where an episode starts, shape ``(B,)``.
         :param deterministic: Passed on.
-        :return: What the model does at the perturbed observation.
+        :return: What the model does at the perturbed observation, and what is to be remembered: the model's own state
+            and the one in which the attack believes its victim to be.
         """
         parts, spaces = by_parts(observation), by_parts(self.attack.observation_space)
         single = all(np.ndim(part) == len(spaces[key].shape) for key, part in parts.items())
         batch = by_key(lambda part: np.asarray(part)[None], observation) if single else observation
-        perturbed = _perturbed(self.attack, batch, self.vec_normalize)
+        memory = Memory.of(self.attack.model, len(next(iter(by_parts(batch).values()))))
+        own = state
+        if memory is not None:
+            own = memory.take(state)
+            if episode_start is not None:
+                memory.forget(episode_start)
+        perturbed = _perturbed(self.attack, batch, self.vec_normalize, memory)
         seen = by_key(lambda part: part[0], perturbed) if single else perturbed
         predictor: PolicyPredictor = self.model
-        return predictor.predict(seen, state, episode_start, deterministic)
+        actions, own = predictor.predict(seen, own, episode_start, deterministic)
+        return actions, own if memory is None else memory.give(own)

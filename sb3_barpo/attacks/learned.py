@@ -16,6 +16,7 @@ from stable_baselines3.common.vec_env import VecEnv, is_vecenv_wrapped
 from sb3_barpo.adversary import Ball, Bounds, DictBounds, L2Ball, LinfBall
 from sb3_barpo.attacks.attack import Attack
 from sb3_barpo.attacks.faces import AttackObservation, VecAttackObservation
+from sb3_barpo.attacks.memory import Memory
 from sb3_barpo.attacks.victim import normalizer_digest, undisturbed, victim_digest
 
 if TYPE_CHECKING:
@@ -104,9 +105,11 @@ class LearnedAttack(Attack):
     def _fit(self, venv: VecEnv, total_timesteps: int, progress_bar: bool) -> None:
         """See :meth:`fit`."""
 
-    def perturb(self, observations: Any, bounds: Bounds | DictBounds | None = None) -> Any:
+    def perturb(
+        self, observations: Any, bounds: Bounds | DictBounds | None = None, memory: Memory | None = None
+    ) -> Any:
         self.check_fitted()
-        return super().perturb(observations, bounds)
+        return super().perturb(observations, bounds, memory)
 
     def check_fitted(self) -> Origin:
         """

@@ -26,13 +26,14 @@ from sb3_barpo.adversary.objectives import policy_output
 from sb3_barpo.attacks.attack import by_key, by_parts, usual_policy
 from sb3_barpo.attacks.faces import bounds_behind
 from sb3_barpo.attacks.learned import LearnedAttack
+from sb3_barpo.attacks.memory import Memory, States
 
 
 class RoleReversedVecEnv(VecEnvWrapper):
     """
     The adversary's side of an environment. It sees what the victim should see, clean; its action decides what the
     victim sees instead; its reward is what the victim loses. The victim is part of the environment and acts
-    deterministically.
+    deterministically, with its memory if it has one.
 
     ``Monitor`` still reports the victim's returns: in the adversary's logs ``rollout/ep_rew_mean`` falls.
 
@@ -47,6 +48,9 @@ class RoleReversedVecEnv(VecEnvWrapper):
 
     def reset(self) -> VecEnvObs:
         self._clean = self.venv.reset()
+        self._state: States | None = None
+        self._starts = np.ones(self.num_envs, dtype=bool)
+        self._memory = self.attack.memory = Memory.of(self.attack.model, self.num_envs)
         return self._clean
 
     def step_async(self, actions: np.ndarray) -> None:
@@ -54,11 +58,16 @@ class RoleReversedVecEnv(VecEnvWrapper):
         clean = obs_as_tensor(self._clean, device)  # type: ignore[arg-type]  # no tuple
         perturbed = self.attack.respond(clean, th.as_tensor(actions, device=device))
         seen = self.attack.shown(perturbed, self._clean, self._bounds)
-        self.venv.step_async(self.attack.model.predict(seen, deterministic=True)[0])
+        taken, self._state = self.attack.model.predict(seen, self._state, self._starts, deterministic=True)
+        if self._memory is not None:
+            self._memory.advance(seen)
+        self.venv.step_async(taken)
 
     def step_wait(self) -> VecEnvStepReturn:
         observations, rewards, dones, infos = self.venv.step_wait()
-        self._clean = observations
+        self._clean, self._starts = observations, dones
+        if self._memory is not None:
+            self._memory.forget(dones)
         return self._clean, -rewards, dones, infos
 
 
@@ -256,13 +265,14 @@ class PAAD(PolicyAttack):
 
     def adversary_space(self) -> spaces.Box:
         # Only the direction matters; the bounds, which SB3 asks for, are so wide that they never clip one.
+        self.memory = Memory.of(self.model, n_envs=1)
         with as_it_acts(self.model.policy), th.no_grad():
-            n_outputs = policy_output(self.model.policy, self._example()).shape[1]
+            n_outputs = policy_output(self.victim, self._example()).shape[1]
         return spaces.Box(-100.0, 100.0, (n_outputs,))
 
     def respond(self, observations: Any, actions: th.Tensor) -> Any:
         self._towards.directions = actions.float()
-        return self._actor.perturb(self.model.policy, observations, self.epsilon)
+        return self._actor.perturb(self.victim, observations, self.epsilon)
 
 
 class _Curriculum(BaseCallback):

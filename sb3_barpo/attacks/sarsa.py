@@ -14,6 +14,7 @@ from tqdm import tqdm
 from sb3_barpo.adversary import KL, PGD, ActionValue, Adversary, Ball, QNetwork, Weighted
 from sb3_barpo.attacks.attack import GradientAttack
 from sb3_barpo.attacks.learned import LearnedAttack
+from sb3_barpo.attacks.memory import Memory
 from sb3_barpo.attacks.victim import sample_actions
 
 
@@ -40,6 +41,8 @@ class RobustSarsa(LearnedAttack, GradientAttack):
     clean one, by signed steps of ``ε / n_steps`` from a uniform start within ``ε / n_steps``. A regulariser keeps Q
     from changing abruptly: the squared bound of its change in a box of radius ``sarsa_epsilon`` around observation and
     action.
+
+    Of a recurrent victim Q knows the observation, not the memory: its mean over what the victim may remember there.
 
     Against the reference code, each action keeps its true successor, and a time limit is no end; see the
     implementation notes.
@@ -198,15 +201,19 @@ def _collect(model: OnPolicyAlgorithm, q: QNetwork, venv: VecEnv, total_timestep
     """Episodes of the exploring victim. Successors are taken here, in the order of time, before the shuffling."""
     device = model.device
     observations = np.asarray(venv.reset())
-    emitted, taken = sample_actions(model, observations)
+    memory = Memory.of(model, venv.num_envs)
+    emitted, taken = sample_actions(model, observations, memory)
     returns = np.zeros(venv.num_envs)
     columns: list[tuple[th.Tensor, np.ndarray, np.ndarray, th.Tensor]] = []
     discounted: list[np.ndarray] = []
     for _ in range(-(-total_timesteps // venv.num_envs)):
         inputs = q.inputs(th.as_tensor(observations, device=device), emitted)
         result, rewards, dones, infos = venv.step(taken)
+        if memory is not None:
+            memory.advance(observations)
+            memory.forget(dones)
         observations = np.asarray(result)
-        emitted, taken = sample_actions(model, observations)
+        emitted, taken = sample_actions(model, observations, memory)
         after, then = observations, emitted
         timeouts = np.array([bool(info.get("TimeLimit.truncated", False)) for info in infos]) & dones
         if timeouts.any():
@@ -214,7 +221,8 @@ def _collect(model: OnPolicyAlgorithm, q: QNetwork, venv: VecEnv, total_timestep
             after, then = observations.copy(), emitted.clone()
             for i in np.flatnonzero(timeouts).tolist():
                 after[i] = infos[i]["terminal_observation"]
-                then[i] = sample_actions(model, after[i : i + 1])[0][0]
+                went_on = None if memory is None else memory.only(i)
+                then[i] = sample_actions(model, after[i : i + 1], went_on)[0][0]
         successors = q.inputs(th.as_tensor(after, device=device), then)
         columns.append((inputs, rewards, 1.0 - (dones & ~timeouts), successors))
         returns = gamma * returns + rewards

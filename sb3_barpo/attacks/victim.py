@@ -4,6 +4,7 @@ import hashlib
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch as th
@@ -13,6 +14,7 @@ from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize, unwrap_vec_normalize
 
 from sb3_barpo.adversary.adversary import as_it_acts
+from sb3_barpo.attacks.memory import Memory
 
 
 def victim_digest(model: OnPolicyAlgorithm) -> str:
@@ -72,17 +74,21 @@ def _normalizations(venv: VecEnv) -> Iterator[VecNormalize]:
         layer = layer.venv
 
 
-def sample_actions(model: OnPolicyAlgorithm, observations: np.ndarray) -> tuple[th.Tensor, np.ndarray]:
+def sample_actions(
+    model: OnPolicyAlgorithm, observations: np.ndarray, memory: Memory | None = None
+) -> tuple[th.Tensor, np.ndarray]:
     """
     What the victim does when it explores, in two forms.
 
     :param model: The victim.
     :param observations: As the policy sees them, shape ``(B, *obs)``.
+    :param memory: What a recurrent victim remembers.
     :return: Actions as the policy emits them, shape ``(B, *action)``, and as the environment takes them.
     """
     policy = model.policy
+    answering: Any = policy if memory is None else memory.policy
     with th.no_grad():
-        emitted = policy.get_distribution(policy.obs_to_tensor(observations)[0]).get_actions()
+        emitted: th.Tensor = answering.get_distribution(policy.obs_to_tensor(observations)[0]).get_actions()
     taken = emitted.cpu().numpy()
     if isinstance(policy.action_space, spaces.Box):
         taken = taken.reshape(-1, *policy.action_space.shape)

@@ -33,7 +33,7 @@ from sb3_barpo.evaluation.budgets import Budget, Member, make_budget
 from sb3_barpo.evaluation.episodes import run_episodes
 from sb3_barpo.evaluation.shipping import pack, unpack
 from sb3_barpo.records import read_record, replacing, write_record
-from sb3_barpo.robust_ppo import RobustPPO
+from sb3_barpo.robust_update import RobustUpdate
 
 #: Seeds of the episodes that compare members lie this far from those of the report.
 SELECTION = 1_000_000
@@ -162,7 +162,7 @@ def _target(
     env_id, kwargs = _identity(victim.venv)
     folder = victim.folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="attacks-")))
     folder.mkdir(parents=True, exist_ok=True)
-    members = make_budget(budget, env_id, isinstance(victim.model, RobustPPO), victim.venv.num_envs)
+    members = make_budget(budget, env_id, isinstance(victim.model, RobustUpdate), victim.venv.num_envs)
     record = {
         "env": env_id,
         "env_kwargs": kwargs,
