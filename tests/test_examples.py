@@ -41,6 +41,10 @@ EXAMPLES: dict[str, tuple[list[str], list[str]]] = {
         ],
         ["sarl.zip", "six-attacks.png", "attackers"],
     ),
+    "recurrent.py": (
+        [r"\| RecurrentBARPO +\| +0\.1 \|", rf"50 steps under attack: mean reward {NUMBER}"],
+        [],
+    ),
     "evaluate_during_training.py": (
         [r"\| best in worst case \| +0\.3 \|"],
         ["ppo.zip", "best/best_model.zip"],

@@ -54,7 +54,7 @@ def evaluate_robustness(
     With a wrapper that puts off resets, such as SB3's ``EpisodicLifeEnv``, evaluate on one environment: among several,
     one that is in the middle of its game does not take the seed of its next episode.
 
-    :param model: The agent, any SB3 on-policy one with a feed-forward policy.
+    :param model: The agent, any SB3 on-policy one, with or without a memory.
     :param env: Its environment or environments, wrapped as in training (``VecNormalize`` with its statistics above
         all), but not by an attack. The statistics are frozen meanwhile.
     :param attacks: Names, ``"all"`` for the six of the field's tables, or attacks that are built already, and fitted if
