@@ -1,5 +1,5 @@
 """
-A seat in the RL Zoo: its own commands, with ARPO and BARPO among its algorithms.
+A seat in the RL Zoo: its own commands, with ARPO, BARPO and their recurrent forms among its algorithms.
 
 The Zoo finds algorithms, and what samples their settings, in dicts that all of its programs share. :func:`register`
 adds to these; :func:`run` then starts the Zoo's program as ``python -m rl_zoo3.<command>`` would. Nothing of the Zoo
@@ -22,15 +22,12 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium
-from stable_baselines3 import PPO
 
-from sb3_barpo.arpo import ARPO
-from sb3_barpo.barpo import BARPO
-from sb3_barpo.robust_ppo import RobustPPO
+from sb3_barpo.agents import algorithm
 from sb3_barpo.schedules import as_schedule
 
-#: What is added to the Zoo's algorithms.
-ALGORITHMS: dict[str, type[RobustPPO]] = {"arpo": ARPO, "barpo": BARPO}
+#: What is added to the Zoo's algorithms, and the one of the Zoo on which each builds.
+ALGORITHMS = {"arpo": "ppo", "barpo": "ppo", "arpo_lstm": "ppo_lstm", "barpo_lstm": "ppo_lstm"}
 #: The Zoo's programs that know algorithms, and what they do. Its plots need no registration.
 COMMANDS = {
     "train": "train an agent with the RL Zoo, or tune PPO's settings",
@@ -51,9 +48,9 @@ _ZOO_SCHEDULES = ["learning_rate", "clip_range", "clip_range_vf"]
 
 def register() -> None:
     """
-    Add ARPO and BARPO to the RL Zoo: the classes, and PPO's sampler and converter for its ``-optimize``. In place, and
-    as often as you like. What ``-optimize`` scores is the return without an attack, so the strength is not sampled: it
-    would be tuned away.
+    Add our algorithms to the RL Zoo: the classes, and PPO's samplers and converters for its ``-optimize``. In place,
+    and as often as you like. What ``-optimize`` scores is the return without an attack, so the strength is not sampled:
+    it would be tuned away.
 
     :raises ValueError: if the Zoo is not installed.
     """
@@ -61,10 +58,10 @@ def register() -> None:
     from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
     from rl_zoo3.utils import ALGOS
 
-    ALGOS.update(ALGORITHMS)
-    for algo in ALGORITHMS:
-        HYPERPARAMS_SAMPLER[algo] = HYPERPARAMS_SAMPLER["ppo"]
-        HYPERPARAMS_CONVERTER[algo] = HYPERPARAMS_CONVERTER["ppo"]
+    for algo, base in ALGORITHMS.items():
+        ALGOS[algo] = algorithm(algo)
+        HYPERPARAMS_SAMPLER[algo] = HYPERPARAMS_SAMPLER[base]
+        HYPERPARAMS_CONVERTER[algo] = HYPERPARAMS_CONVERTER[base]
 
 
 def run(command: str, argv: Sequence[str]) -> None:
@@ -132,20 +129,20 @@ def check_settings(algo: str, settings: Mapping[str, Any]) -> None:
     """
     Check an entry of a file of settings, as the Zoo reads it.
 
-    :param algo: ``"arpo"`` or ``"barpo"``.
+    :param algo: One of :data:`ALGORITHMS`.
     :param settings: The entry.
     :raises ValueError: for a key that neither the Zoo nor the algorithm takes, a number written as text, a schedule in
         the wrong grammar.
     :raises TypeError: for a strength that is nothing of the kind.
     """
-    known = _ZOO_KEYS | _arguments(ALGORITHMS[algo])
+    known = _ZOO_KEYS | _arguments(algo)
     for key, value in settings.items():
         if key not in known:
             close = difflib.get_close_matches(str(key), known, n=1)
             hint = f" Did you mean {close[0]!r}?" if close else ""
             raise ValueError(
                 f"Unknown setting {key!r}, with the value {value!r}.{hint} Settings are the arguments of "
-                f"{ALGORITHMS[algo].__name__} and the RL Zoo's own keys: {', '.join(sorted(_ZOO_KEYS))}."
+                f"{algorithm(algo).__name__} and the RL Zoo's own keys: {', '.join(sorted(_ZOO_KEYS))}."
             )
         if isinstance(value, str) and _is_number(value):
             raise ValueError(
@@ -242,13 +239,13 @@ def _read_settings(given: argparse.Namespace) -> dict[str, Any]:
 
 
 @functools.cache
-def _arguments(algorithm: type[RobustPPO]) -> frozenset[str]:
-    """The names of an algorithm's arguments, PPO's among them."""
+def _arguments(algo: str) -> frozenset[str]:
+    """The names of an algorithm's arguments, those of the one on which it builds among them."""
     variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    signatures = (inspect.signature(cls.__init__).parameters for cls in (algorithm, PPO))
+    signatures = (inspect.signature(algorithm(name)).parameters for name in (algo, ALGORITHMS[algo]))
     names = {name for parameters in signatures for name, p in parameters.items() if p.kind not in variadic}
     # The Zoo gives these by itself.
-    return frozenset(names - {"self", "env", "_init_setup_model", "tensorboard_log", "seed", "verbose", "device"})
+    return frozenset(names - {"env", "_init_setup_model", "tensorboard_log", "seed", "verbose", "device"})
 
 
 def _is_number(text: str) -> bool:
@@ -268,9 +265,9 @@ def _is_linear(text: str) -> bool:
 def model_card(text: str) -> str:
     """
     :param text: A model card as the Zoo writes it.
-    :return: The card; for ARPO and BARPO with the commands that know them.
+    :return: The card; for our algorithms with the commands that know them.
     """
-    ours = re.sub(r"python -m rl_zoo3\.(\w+)(?= --algo b?arpo )", r"python -m sb3_barpo \1", text)
+    ours = re.sub(r"python -m rl_zoo3\.(\w+)(?= --algo b?arpo(?:_lstm)? )", r"python -m sb3_barpo \1", text)
     return text if ours == text else ours.replace("pip install rl_zoo3", 'pip install "sb3-barpo[zoo]"')
 
 

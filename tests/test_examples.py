@@ -42,6 +42,10 @@ EXAMPLES: dict[str, tuple[list[str], list[str]]] = {
         ["sarl.zip", "six-attacks.png", "attackers"],
     ),
     "pixels.py": ([r"\| PPO +\| +16 \|", r"\| BARPO +\| +16 \|"], []),
+    "recurrent.py": (
+        [r"\| RecurrentBARPO +\| +0\.1 \|", rf"50 steps under attack: mean reward {NUMBER}"],
+        [],
+    ),
     "evaluate_during_training.py": (
         [r"\| best in worst case \| +0\.3 \|"],
         ["ppo.zip", "best/best_model.zip"],

@@ -16,6 +16,7 @@ from sb3_barpo.adversary import KL, PGD, SGLD, Adversary, LinfBall, Samples, Sur
 from sb3_barpo.adversary.sequences import OnSequences
 
 pytest.importorskip("sb3_contrib")
+import sb3_contrib
 from sb3_contrib import RecurrentPPO
 from sb3_contrib.common.recurrent.type_aliases import RNNStates
 
@@ -59,7 +60,10 @@ def plain(scene: str) -> tuple[RecurrentPPO, LogBook]:
 
 @pytest.mark.parametrize("scene", SCENES)
 def test_parity(scene: str) -> None:
-    assert_same_training(*train(RecurrentBARPO, scene, epsilon=0), *plain(scene))
+    # Before 2.8 sb3-contrib counted the epochs that an early stop left out.
+    old = tuple(map(int, sb3_contrib.__version__.split(".")[:2])) < (2, 8)
+    but = frozenset({"train/n_updates"}) if old and scene == "target_kl" else frozenset[str]()
+    assert_same_training(*train(RecurrentBARPO, scene, epsilon=0), *plain(scene), but)
 
 
 def test_parity_of_arpo() -> None:
@@ -68,7 +72,7 @@ def test_parity_of_arpo() -> None:
 
 def test_target_kl_does_stop_early() -> None:
     """Otherwise the comparison above would say nothing about it."""
-    assert plain("target_kl")[1].column("train/n_updates")[-1] < 4
+    assert train(RecurrentBARPO, "target_kl", epsilon=0)[1].column("train/n_updates")[-1] < 4
 
 
 @pytest.mark.parametrize(

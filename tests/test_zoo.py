@@ -15,7 +15,7 @@ from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
 from rl_zoo3.utils import ALGOS
 from zoo_commands import ENV, inside, manager, train
 
-from sb3_barpo import ARPO, BARPO, zoo
+from sb3_barpo import ARPO, BARPO, RecurrentARPO, RecurrentBARPO, zoo
 from sb3_barpo.cli import main
 from sb3_barpo.hyperparams import read
 
@@ -34,6 +34,8 @@ def test_registration_is_in_place_and_can_be_repeated() -> None:
     zoo.register()
     assert before == (ALGOS, HYPERPARAMS_SAMPLER, HYPERPARAMS_CONVERTER)
     assert (ALGOS["arpo"], ALGOS["barpo"]) == (ARPO, BARPO)
+    assert (ALGOS["arpo_lstm"], ALGOS["barpo_lstm"]) == (RecurrentARPO, RecurrentBARPO)
+    assert HYPERPARAMS_SAMPLER["barpo_lstm"] is HYPERPARAMS_SAMPLER["ppo_lstm"]
     assert rl_zoo3.ALGOS is ALGOS
 
 
@@ -92,7 +94,7 @@ def test_help_is_the_zoo_s(capsys: pytest.CaptureFixture[str]) -> None:
         main(["train", "--help"])
     printed = capsys.readouterr().out
     assert "--optimize-hyperparameters" in printed
-    assert ",arpo,barpo}" in printed
+    assert ",arpo,barpo,arpo_lstm,barpo_lstm}" in printed
     assert sys.argv == argv
 
 
@@ -125,8 +127,10 @@ def test_env_kwargs_of_a_file_reach_the_evaluation(argv: list[str], tmp_path: Pa
 # Settings
 
 
-@pytest.mark.parametrize("algo", ["arpo", "barpo"])
-@pytest.mark.parametrize("env", sorted(read("barpo")))
+@pytest.mark.parametrize(
+    ("algo", "env"),
+    [(algo, env) for algo in ("arpo", "barpo", "arpo_lstm", "barpo_lstm") for env in sorted(read(algo))],
+)
 def test_every_entry_makes_an_agent(algo: str, env: str, tmp_path: Path) -> None:
     pytest.importorskip("mujoco")
     it = manager(algo, "Acrobot-v1" if env == "default" else env, log_folder=str(tmp_path), eval_freq=-1)
@@ -135,12 +139,13 @@ def test_every_entry_makes_an_agent(algo: str, env: str, tmp_path: Path) -> None
     assert model.get_vec_normalize_env() is not None
     assert model.epsilon == saved["epsilon"]
     assert [model._epsilon_schedule(left) for left in (1, 0)] == [0, STRENGTH.get(env.split("-")[0], 0.05)]
-    assert model._kappa_schedule(0.5) == {"arpo": 0, "barpo": 1}[algo]
+    assert model._kappa_schedule(0.5) == (1 if "barpo" in algo else 0)
     model.env.close()
 
 
-def test_the_two_files_differ_in_kappa_alone() -> None:
-    ours, theirs = read("barpo"), read("arpo")
+@pytest.mark.parametrize("memory", ["", "_lstm"])
+def test_the_two_files_differ_in_kappa_alone(memory: str) -> None:
+    ours, theirs = read("barpo" + memory), read("arpo" + memory)
     assert {entry.pop("kappa", 1.0) for entry in ours.values()} == {1.0}
     assert {entry.pop("kappa", 0.0) for entry in theirs.values()} == {0.0}
     assert ours == theirs
@@ -158,11 +163,12 @@ def test_settings_are_read_anew() -> None:
         _ = importlib.import_module("sb3_barpo.hyperparams.arpo").nothing
 
 
-def test_all_keys_that_the_zoo_uses_with_ppo_are_known() -> None:
-    entries = yaml.safe_load((Path(rl_zoo3.__file__).parent / "hyperparams" / "ppo.yml").read_text())
-    assert len(entries) > 30
+@pytest.mark.parametrize(("base", "ours", "least"), [("ppo", "barpo", 30), ("ppo_lstm", "barpo_lstm", 10)])
+def test_all_keys_that_the_zoo_uses_with_ppo_are_known(base: str, ours: str, least: int) -> None:
+    entries = yaml.safe_load((Path(rl_zoo3.__file__).parent / "hyperparams" / f"{base}.yml").read_text())
+    assert len(entries) > least
     for entry in entries.values():
-        zoo.check_settings("barpo", entry)
+        zoo.check_settings(ours, entry)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
 from stable_baselines3.common.vec_env import VecNormalize
 from zoo_commands import ENV, TINY, inside, manager, train
 
-from sb3_barpo import BARPO, zoo
+from sb3_barpo import BARPO, RecurrentBARPO, zoo
 from sb3_barpo.agents import load_agent
 from sb3_barpo.cli import main
 from sb3_barpo.evaluation import RobustnessReport
@@ -223,6 +223,15 @@ def test_a_download_without_statistics_fails() -> None:
 
     assert not issubclass(EntryNotFoundError, requests.exceptions.HTTPError)
     assert all(entry["normalize"] is True for algo in zoo.ALGORITHMS for entry in read(algo).values())
+
+
+def test_an_agent_with_a_memory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    env = ["--algo", "barpo_lstm", "--env", "CartPoleNoVel-v1"]
+    with inside(tmp_path):
+        main(["train", *env, "-n", "64", "--num-threads", "1", "--eval-episodes", "1", "-params", *TINY[:3]])
+        main(["enjoy", *env, "-n", "10", "--no-render"])
+    loaded = load_agent(tmp_path / "logs" / "barpo_lstm" / "CartPoleNoVel-v1_1", "CartPoleNoVel-v1")
+    assert type(loaded.model) is RecurrentBARPO
 
 
 @pytest.mark.slow

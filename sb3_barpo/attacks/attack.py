@@ -81,8 +81,8 @@ class Attack(ABC):
         policy = getattr(model, "policy", None)
         if not isinstance(policy, ActorCriticPolicy):
             raise TypeError(
-                "An attack needs an on-policy SB3 agent (PPO, A2C, RecurrentPPO, ARPO, BARPO), but "
-                f" got {type(model).__name__} with policy {type(policy).__name__}."
+                "An attack needs an on-policy SB3 agent (PPO, A2C, RecurrentPPO, ARPO, BARPO), "
+                f"but got {type(model).__name__} with policy {type(policy).__name__}."
             )
         self.observation_space: Any = check_observation_space(model.observation_space)  # a Box or a Dict
         self.model = model

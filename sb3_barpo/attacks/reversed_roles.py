@@ -50,12 +50,13 @@ class RoleReversedVecEnv(VecEnvWrapper):
         self._clean = self.venv.reset()
         self._state: States | None = None
         self._starts = np.ones(self.num_envs, dtype=bool)
-        self._memory = self.attack.memory = Memory.of(self.attack.model, self.num_envs)
+        self._memory = Memory.of(self.attack.model, self.num_envs)
         return self._clean
 
     def step_async(self, actions: np.ndarray) -> None:
         device = self.attack.model.device
         clean = obs_as_tensor(self._clean, device)  # type: ignore[arg-type]  # no tuple
+        self.attack.memory = self._memory
         perturbed = self.attack.respond(clean, th.as_tensor(actions, device=device))
         seen = self.attack.shown(perturbed, self._clean, self._bounds)
         taken, self._state = self.attack.model.predict(seen, self._state, self._starts, deterministic=True)

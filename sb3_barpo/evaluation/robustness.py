@@ -56,7 +56,7 @@ def evaluate_robustness(
     SB3's ``EpisodicLifeEnv`` is known, and made to begin a new game. With another wrapper that puts off resets,
     evaluate on one environment: among several, one in the middle of its game does not take its next episode's seed.
 
-    :param model: The agent, any SB3 on-policy one with a feed-forward policy.
+    :param model: The agent, any SB3 on-policy one, with or without a memory.
     :param env: Its environment or environments, wrapped as in training (``VecNormalize`` with its statistics above
         all), but not by an attack. The statistics are frozen meanwhile.
     :param attacks: Names, ``"all"`` for the six of the field's tables, or attacks that are built already, and fitted if

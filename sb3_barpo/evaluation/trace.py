@@ -50,7 +50,7 @@ def trace_episode(
     Follow the episode that :func:`sb3_barpo.evaluation.evaluate_robustness` has with the same seed, one episode and
     the same environments.
 
-    :param model: The agent, any SB3 on-policy one with a feed-forward policy.
+    :param model: The agent, any SB3 on-policy one, with or without a memory.
     :param env: Its environment, as for ``evaluate_robustness``. Of several, the first is followed.
     :param attack: The attack, fitted if it is learned; ``None`` for the natural episode.
     :param seed: Seed of the episode.

@@ -9,7 +9,7 @@ from typing import Any
 
 def read(algo: str) -> dict[str, dict[str, Any]]:
     """
-    :param algo: ``"arpo"`` or ``"barpo"``.
+    :param algo: ``"arpo"``, ``"barpo"``, ``"arpo_lstm"`` or ``"barpo_lstm"``.
     :return: The entries by environment, a new dict each time: the Zoo takes from it what it has read.
     """
     import yaml  # one of the Zoo's requirements, none of ours
