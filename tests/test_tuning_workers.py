@@ -25,7 +25,9 @@ needs_signals = pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKI
 
 
 COMMAND = """
+import signal
 import sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # who runs the tests in the background ignores it
 sys.path.insert(0, {tests!r})
 from cheap_tuning import *
 from dataclasses import replace
