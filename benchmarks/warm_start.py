@@ -3,18 +3,20 @@ Whether agents trained with a warm start of the adversary are as good as those t
 
     python benchmarks/warm_start.py --jobs 4
 
-Trains BARPO both ways on the demo's task and settings, several seeds, and attacks all. Each agent is stored when it is
-finished and found again, so a killed run goes on where it was. Writes ``episodes.csv`` (one row an episode) and
-``table.md``.
+Trains BARPO both ways, on the demo's task with the demo's settings and on Hopper-v5 with the defaults, several seeds,
+and attacks all. Each agent is stored when it is finished and found again, so a killed run goes on where it was. Writes,
+for each task, ``<task>.csv`` (one row an episode), and ``table.md``.
 """
 
 import argparse
 import platform
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from sb3_barpo.demo import ENV, EPSILON, N_ENVS, SETTINGS, STEPS
+from sb3_barpo import demo
 from sb3_barpo.evaluation import RobustnessReport
 from sb3_barpo.experiment import Agent, Evaluation, run
 
@@ -23,39 +25,58 @@ SEARCHES = {"cold": 0, "warm": 2}
 COLUMNS = ["natural", "random", "critic", "mad", "worst_case"]
 
 
+@dataclass(frozen=True)
+class Task:
+    """What is trained."""
+
+    epsilon: float
+    steps: int
+    seeds: int
+    n_envs: int = 1
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+TASKS = {
+    demo.ENV: Task(demo.EPSILON, demo.STEPS, 6, demo.N_ENVS, demo.SETTINGS),
+    "Hopper-v5": Task(0.075, 600_000, 3),
+}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--algo", default="barpo")
-    parser.add_argument("--env", default=ENV)
-    parser.add_argument("--epsilon", type=float, default=EPSILON)
-    parser.add_argument("--steps", type=int, default=STEPS)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4, 5])
-    parser.add_argument("--episodes", type=int, default=20)
+    parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=TASKS)
+    parser.add_argument("--episodes", type=int, default=50)
     parser.add_argument("--jobs", type=int, default=1, help="number of processes")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "warm_start")
     args = parser.parse_args()
 
-    agents = [
-        Agent(
-            f"{args.algo}-{search}-seed{seed}",
-            args.algo,
-            args.env,
-            seed,
-            args.steps,
-            N_ENVS,
-            {**SETTINGS, "epsilon": f"ramp_{args.epsilon}", "adversary": {"later_steps": later}},
-        )
-        for seed in args.seeds
-        for search, later in SEARCHES.items()
-    ]
-    evaluation = Evaluation([args.epsilon], n_eval_episodes=args.episodes)
-    report = run(agents, evaluation, args.output / "agents", args.jobs, progress_bar=True)
-    report.to_csv(args.output / "episodes.csv")
-    (args.output / "table.md").write_text(table(report, args), encoding="utf-8")
-    print(table(report, args))
+    tables = []
+    for env in args.tasks:
+        task = TASKS[env]
+        strength = {"epsilon": f"ramp_{task.epsilon}"}
+        agents = [
+            Agent(
+                f"barpo-{search}-seed{seed}",
+                "barpo",
+                env,
+                seed,
+                task.steps,
+                task.n_envs,
+                task.settings | strength | {"adversary": {"later_steps": later}},
+            )
+            for seed in range(task.seeds)
+            for search, later in SEARCHES.items()
+        ]
+        evaluation = Evaluation([task.epsilon], n_eval_episodes=args.episodes)
+        report = run(agents, evaluation, args.output / "agents" / env, args.jobs, progress_bar=True)
+        report.to_csv(args.output / f"{env}.csv")
+        tables.append(table(env, report, args.episodes))
+    (args.output / "table.md").write_text("\n".join(tables), encoding="utf-8")
+    print("\n".join(tables))
 
 
-def table(report: RobustnessReport, args: argparse.Namespace) -> str:
+def table(env: str, report: RobustnessReport, episodes: int) -> str:
+    task = TASKS[env]
     rows = report.summary()[COLUMNS]
     rows[["search", "seed"]] = rows.index.to_series().str.extract(r"-(cold|warm)-seed(\d+)$")
     rows = rows.astype({"seed": int}).sort_values(["search", "seed"])
@@ -66,8 +87,8 @@ def table(report: RobustnessReport, args: argparse.Namespace) -> str:
     align = ["left", *["right"] * (len(shown.columns) - 1)]
     return (
         f"{shown.rename(columns={'worst_case': 'worst case'}).to_markdown(index=False, colalign=align)}\n\n"
-        f"{args.algo.upper()} on {args.env}, {args.steps:,} steps, ε = {args.epsilon:g} (`ramp_{args.epsilon:g}` in "
-        f"training), {args.episodes} episodes. Cold: ten steps at every visit of a sample; warm: ten at the first, two "
+        f"BARPO on {env}, {task.steps:,} steps, ε = {task.epsilon:g} (`ramp_{task.epsilon:g}` in training), {episodes} "
+        f"episodes. Cold: ten steps at every visit of a sample; warm: ten at the first, two "
         f"at later ones. {platform.machine()}, CPU, one torch thread for each agent.\n"
     )
 

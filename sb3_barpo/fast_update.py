@@ -11,7 +11,6 @@ import numpy as np
 import torch as th
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.policies import ActorCriticPolicy
-from stable_baselines3.common.type_aliases import RolloutBufferSamples
 
 from sb3_barpo.adversary import closed_form
 
@@ -68,31 +67,31 @@ class LastVisits:
 
     def __init__(self, buffer: RolloutBuffer) -> None:
         self.buffer = buffer
-        self._rows = np.zeros(0, dtype=np.int64)
+        self._values = np.insert(buffer.values.ravel(), 0, 0)  # row 0 is what sequences are padded with
+        self._numbers = np.arange(1, len(self._values)).reshape(buffer.values.shape)
         self._epoch = 0
+        self._rows = th.zeros(0, dtype=th.long)
         self._found: th.Tensor | None = None
 
-    def get(self, batch_size: int) -> Iterator[RolloutBufferSamples]:
+    def get(self, batch_size: int) -> Iterator[Any]:
         """
-        The minibatches of ``buffer.get``, which does not tell what rows they hold. They follow from the permutation
-        that it is about to draw from NumPy's global generator, which is left as SB3 leaves it.
+        The minibatches of ``buffer.get``, which does not tell what rows they hold: however it shuffles, cuts and pads,
+        the rows' numbers go through it in the place of the old values, which are put back before anyone sees them.
 
         :param batch_size: Number of samples in each.
         :return: All samples once.
-        :raises TypeError: if the buffer shuffles in another way.
         """
         self._epoch += 1
-        state = np.random.get_state()
-        order = np.random.permutation(self.buffer.buffer_size * self.buffer.n_envs)
-        np.random.set_state(state)
-        for i, batch in enumerate(self.buffer.get(batch_size)):
-            self._rows = order[i * batch_size : (i + 1) * batch_size]
-            if i == 0 and not np.array_equal(self.buffer.log_probs[self._rows, 0], batch.old_log_prob.cpu().numpy()):
-                raise TypeError(
-                    f"{type(self.buffer).__name__} shuffles in a way of its own, so that a sample is not found again. "
-                    "Use SB3's RolloutBuffer, or a solver without WarmStart."
-                )
-            yield batch
+        buffer = self.buffer
+        old_values = th.as_tensor(self._values, device=buffer.device)
+        buffer.values = self._numbers
+        try:
+            for batch in buffer.get(batch_size):
+                self._rows = batch.old_values.long()
+                yield batch._replace(old_values=old_values[self._rows])
+        finally:
+            self._numbers = buffer.values  # in the shape that the buffer has brought them into
+            buffer.values = self._values[self._numbers]
 
     def ended(self) -> th.Tensor | None:
         """:return: For the present minibatch, perturbations ``(B, *obs)``; ``None`` at the first visit."""
@@ -101,7 +100,7 @@ class LastVisits:
     def end(self, found: th.Tensor) -> None:
         """:param found: Where the present minibatch's search ended, perturbations of shape ``(B, *obs)``."""
         if self._found is None:
-            self._found = found.new_zeros(self.buffer.buffer_size * self.buffer.n_envs, *found.shape[1:])
+            self._found = found.new_zeros(len(self._values), *found.shape[1:])
         self._found[self._rows] = found
 
 

@@ -25,17 +25,7 @@ class RobustRecurrentPPO(RobustUpdate, RecurrentPPO):
     Minibatches hold sequences. The adversary perturbs all observations of a sequence together, and the policy goes
     through it with the perturbed ones: its memory sees the attack too. What the memory holds at the sequence's
     beginning is what the clean rollout left there.
-
-    :raises ValueError: for an adversary with :class:`WarmStart`.
     """
-
-    def _setup_model(self) -> None:
-        super()._setup_model()
-        if self._adversary.solver.warm:
-            raise ValueError(
-                f"The solver {self._adversary.solver!r} goes on where it ended at the same sample, but minibatches of "
-                "sequences are cut elsewhere in every epoch. Take SGLD or PGD."
-            )
 
     def _policy_on(self, rollout_data: Any) -> Any:
         return OnSequences(self.policy, rollout_data.lstm_states, rollout_data.episode_starts)

@@ -1,5 +1,6 @@
 """What an update does faster at strength above 0 changes its rounding and nothing else."""
 
+import copy
 from contextlib import nullcontext
 from typing import Any
 
@@ -156,33 +157,40 @@ def test_each_search_starts_where_the_last_one_of_its_samples_ended(env_id: str,
     assert max(delta.abs().max() for delta in ended.values()) > 0.05
 
 
-def test_the_shuffle_stays_the_one_of_sb3() -> None:
-    model = PPO("MlpPolicy", make_envs(), **TINY)
-    model.learn(32)
-    buffer = model.rollout_buffer
-    seen = []
-    for get in (buffer.get, LastVisits(buffer).get):
-        np.random.seed(0)
-        seen.append([th.cat([batch.observations for batch in get(12)]).tolist() for _ in range(2)])
-        seen.append(np.random.random())
-    assert seen[:2] == seen[2:]
-    assert seen[0][0] != seen[0][1]
-
-
 class Backwards(RolloutBuffer):
+    """Shuffles in a way of its own."""
+
     def get(self, batch_size: int | None = None) -> Any:
         yield from [*super().get(batch_size)][::-1]
 
 
-def test_a_buffer_that_shuffles_in_its_own_way_is_refused() -> None:
-    model = BARPO("MlpPolicy", make_envs(), epsilon=0.1, adversary=warm(), rollout_buffer_class=Backwards, **TINY)
-    with pytest.raises(TypeError, match=r"Backwards shuffles in a way of its own.*without WarmStart"):
-        model.learn(32)
+@pytest.mark.parametrize("buffer_class", [RolloutBuffer, Backwards])
+def test_minibatches_stay_those_of_the_buffer(buffer_class: Any) -> None:
+    fresh = buffer_class(16, spaces.Box(-1, 1, (3,)), spaces.Discrete(4), n_envs=2)
+    rng = np.random.default_rng(0)
+    for _ in range(16):
+        rows = rng.random((2, 3)), rng.integers(4, size=(2, 1)), rng.random(2), np.zeros(2)
+        fresh.add(*rows, th.rand(2), th.rand(2))
+    seen, values = [], []
+    for buffer in (fresh, copy.deepcopy(fresh)):
+        np.random.seed(0)
+        get = buffer.get if buffer is fresh else LastVisits(buffer).get
+        for _ in range(2):
+            seen.append([[column.tolist() for column in batch] for batch in get(12)])
+        seen.append(np.random.random())
+        values.append(buffer.values)
+    assert seen[:3] == seen[3:]
+    assert seen[0] != seen[1]
+    assert np.array_equal(*values)
+    assert values[0].dtype == values[1].dtype
 
 
-def test_without_strength_nothing_is_remembered() -> None:
-    model = BARPO("MlpPolicy", make_envs(), epsilon=0, adversary=warm(), rollout_buffer_class=Backwards, **TINY)
-    model.learn(32)  # the buffer above serves PPO
+def test_an_early_stop_leaves_the_buffer_as_it_was() -> None:
+    model = BARPO("MlpPolicy", make_envs(), epsilon=0.1, adversary=warm(), target_kl=1e-9, **TINY)
+    model.learn(32)
+    buffer = model.rollout_buffer
+    assert model._n_updates == 1
+    np.testing.assert_allclose(buffer.values + buffer.advantages, buffer.returns, rtol=1e-5)
 
 
 @BOTH

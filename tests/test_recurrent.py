@@ -12,7 +12,7 @@ from sights import make_sights
 from stable_baselines3 import PPO
 
 from sb3_barpo import BARPO
-from sb3_barpo.adversary import KL, PGD, SGLD, Adversary, LinfBall, Samples, Surrogate, Value, WarmStart
+from sb3_barpo.adversary import KL, PGD, SGLD, Adversary, LinfBall, Samples, Surrogate, Value
 from sb3_barpo.adversary.sequences import OnSequences
 
 pytest.importorskip("sb3_contrib")
@@ -116,9 +116,28 @@ def test_a_minibatch_of_one_step_does_no_harm() -> None:
     assert all(value.isfinite().all() for value in weights(ours).values())
 
 
-def test_warm_start_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"WarmStart.* cut elsewhere in every epoch.* Take SGLD or PGD"):
-        make(RecurrentBARPO, adversary=Adversary(KL(), WarmStart()))
+@pytest.mark.parametrize("scene", ["Box", "Discrete"])
+def test_warm_searches_start_where_the_last_ones_ended_though_sequences_are_cut_elsewhere(scene: str) -> None:
+    model = make(RecurrentBARPO, scene, epsilon=0.1, adversary={"n_steps": 3, "later_steps": 1}, n_epochs=3)
+    perturb, ended, started = model._adversary.perturb, dict[bytes, th.Tensor](), list[int]()
+
+    def listen(policy: Any, observations: th.Tensor, epsilon: float, samples: Samples, *rest: Any) -> th.Tensor:
+        start = rest[-1]
+        perturbed = perturb(policy, observations, epsilon, samples, *rest)
+        for row in samples.mask.nonzero().flatten():
+            key = observations[row].numpy().tobytes()
+            if start is not None:
+                assert th.equal(start[row], ended[key])
+            ended[key] = perturbed[row] - observations[row]
+        started.append(0 if start is None else len(start))
+        return perturbed
+
+    model._adversary.perturb = listen
+    learn(model, N_STEPS * model.n_envs)
+    visits = len(started) // 3
+    assert len(ended) == N_STEPS * model.n_envs
+    assert [n > 0 for n in started] == [False] * visits + [True] * 2 * visits
+    assert model.rollout_buffer.values.shape == model.rollout_buffer.returns.shape
 
 
 def test_without_sb3_contrib(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,7 +50,7 @@ def _solver(arguments: dict[str, Any], default: Solver, spec: Mapping[str, Any])
     """A solver of the spec's arguments, of which its name is taken."""
     first: Any = default.first if isinstance(default, WarmStart) else default
     usual = default.later.n_steps if isinstance(default, WarmStart) else 0  # type: ignore[attr-defined]  # SGLD or PGD
-    later = arguments.pop("later_steps", usual)
+    later = arguments.pop("later_steps", None)
     name = arguments.pop("solver", None)
     if name is not None and name not in SOLVERS:
         raise ValueError(f"Unknown solver {name!r} in {dict(spec)!r}. Choose from {', '.join(SOLVERS)}.")
@@ -63,4 +63,6 @@ def _solver(arguments: dict[str, Any], default: Solver, spec: Mapping[str, Any])
             f"The adversary {dict(spec)!r} does not fit: besides objective, solver and later_steps, "
             f"{type(base).__name__} takes {names}."
         ) from error
+    if later is None:
+        later = min(usual, solver.n_steps)
     return solver if later == 0 else WarmStart(solver, dataclasses.replace(solver, n_steps=later))
