@@ -1,5 +1,6 @@
 """
-Beyond vectors and continuous actions: PPO and BARPO on a task with discrete actions and on one with pixels.
+Beyond vectors and continuous actions: PPO and BARPO on a task with discrete actions, on one with pixels and on one that
+needs a memory.
 
     python benchmarks/breadth.py --jobs 4
 
@@ -32,6 +33,7 @@ class Task:
     epsilon: float
     settings: dict[str, Any]
     normalize: bool = True
+    memory: bool = False
     attacks: list[str] = field(default_factory=lambda: ["random", "critic", "mad"])
 
 
@@ -40,7 +42,7 @@ TASKS = {
     "discrete": Task(
         "CartPole-v1",
         100_000,
-        0.3,
+        0.2,
         {
             "n_steps": 32,
             "batch_size": 256,
@@ -59,6 +61,20 @@ TASKS = {
         {"n_steps": 64, "batch_size": 128, "n_epochs": 4, "learning_rate": 5e-4},
         normalize=False,
     ),
+    "memory": Task(
+        "rl_zoo3.import_envs:CartPoleNoVel-v1",
+        100_000,
+        0.2,
+        {
+            "n_steps": 128,
+            "batch_size": 256,
+            "gamma": 0.98,
+            "learning_rate": "lin_0.002",
+            "policy_kwargs": {"lstm_hidden_size": 32, "enable_critic_lstm": True},
+        },
+        memory=True,
+        attacks=["random", "critic", "mad", "paad"],
+    ),
 }
 COLUMNS = ["natural", "random", "critic", "mad", "robust_sarsa", "sarl", "paad", "worst_case"]
 
@@ -75,10 +91,11 @@ def main() -> None:
     tables = []
     for name in args.tasks:
         task = TASKS[name]
+        suffix = "_lstm" if task.memory else ""
         agents = [
             Agent(f"{algo}-seed{seed}", algo, task.env, seed, task.steps, 8, task.settings | own, task.normalize)
             for seed in args.seeds
-            for algo, own in (("barpo", {"epsilon": f"ramp_{task.epsilon}"}), ("ppo", {}))
+            for algo, own in (("barpo" + suffix, {"epsilon": f"ramp_{task.epsilon}"}), ("ppo" + suffix, {}))
         ]
         evaluation = Evaluation([task.epsilon], task.attacks, args.episodes)
         report = run(agents, evaluation, args.output / "agents" / name, args.jobs, progress_bar=True)

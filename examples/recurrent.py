@@ -45,7 +45,6 @@ model = RecurrentBARPO(
     gamma=0.98,
     policy_kwargs={"lstm_hidden_size": 32, "enable_critic_lstm": True},
     epsilon="ramp_0.1",
-    adversary={"n_steps": 3},
     seed=0,
     device="cpu",
 )

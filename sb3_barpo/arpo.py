@@ -1,6 +1,6 @@
 """ARPO: adversarially robust policy optimization."""
 
-from sb3_barpo.adversary import SGLD, Adversary, Surrogate
+from sb3_barpo.adversary import Adversary, Surrogate, WarmStart
 from sb3_barpo.robust_ppo import RobustPPO
 
 
@@ -16,4 +16,4 @@ class ARPO(RobustPPO):
     """
 
     def default_adversary(self) -> Adversary:
-        return Adversary(Surrogate(), SGLD())
+        return Adversary(Surrogate(), WarmStart())

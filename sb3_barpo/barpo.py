@@ -2,7 +2,7 @@
 
 from typing import ClassVar
 
-from sb3_barpo.adversary import KL, SGLD, Adversary
+from sb3_barpo.adversary import KL, Adversary, WarmStart
 from sb3_barpo.robust_ppo import RobustPPO
 
 
@@ -21,4 +21,4 @@ class BARPO(RobustPPO):
     default_kappa: ClassVar[float] = 1.0
 
     def default_adversary(self) -> Adversary:
-        return Adversary(KL(), SGLD())
+        return Adversary(KL(), WarmStart())

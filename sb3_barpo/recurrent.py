@@ -4,7 +4,7 @@ from typing import Any, ClassVar
 
 import torch as th
 
-from sb3_barpo.adversary import KL, SGLD, Adversary, Samples, Surrogate
+from sb3_barpo.adversary import KL, Adversary, Samples, Surrogate, WarmStart
 from sb3_barpo.adversary.sequences import OnSequences
 from sb3_barpo.robust_update import RobustUpdate
 
@@ -46,7 +46,7 @@ class RecurrentARPO(RobustRecurrentPPO):
     """
 
     def default_adversary(self) -> Adversary:
-        return Adversary(Surrogate(), SGLD())
+        return Adversary(Surrogate(), WarmStart())
 
 
 class RecurrentBARPO(RobustRecurrentPPO):
@@ -59,4 +59,4 @@ class RecurrentBARPO(RobustRecurrentPPO):
     default_kappa: ClassVar[float] = 1.0
 
     def default_adversary(self) -> Adversary:
-        return Adversary(KL(), SGLD())
+        return Adversary(KL(), WarmStart())

@@ -66,8 +66,9 @@ class RobustUpdate(OnPolicyAlgorithm):
         ``VecNormalize``). A number, a schedule, a spec or a string (see :mod:`sb3_barpo.schedules`). Its time never
         runs backwards when training is continued by ``learn(..., reset_num_timesteps=False)``.
     :param kappa: Weight κ of the clean surrogate ("SPO guidance"), in the same forms; 0 is "without guidance".
-    :param adversary: Who looks for ``s'``; by default the algorithm's own, on ten steps of SGLD. Also a spec of what
-        differs from it, such as ``{"n_steps": 5}``, see :func:`sb3_barpo.adversary.as_adversary`. The model keeps a
+    :param adversary: Who looks for ``s'``; by default the algorithm's own, on ten steps of SGLD at the first
+        visit of a sample and two at later ones (:class:`sb3_barpo.adversary.WarmStart`). Also a spec of what differs
+        from it, such as ``{"n_steps": 5}``, see :func:`sb3_barpo.adversary.as_adversary`. The model keeps a
         copy, seeded with the model's seed.
     :param kwargs: PPO's further arguments, by name.
     :raises ValueError: for a negative or not finite strength, an unknown spec, a ball of the wrong shape.

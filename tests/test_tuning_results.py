@@ -172,7 +172,7 @@ def test_the_zoo_takes_the_entry(tmp_path: Path) -> None:
     assert settings["normalize"] is True
     names = ("normalize", "n_envs", "n_timesteps", "policy")
     kwargs = {key: value for key, value in settings.items() if key not in names}
-    assert make_model(replace(agent, kwargs=kwargs))._adversary.solver.n_steps == 5  # type: ignore[attr-defined]
+    assert make_model(replace(agent, kwargs=kwargs))._adversary.solver.first.n_steps == 5  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("normalize", [True, False])
