@@ -17,41 +17,36 @@ from typing import Any
 
 import pandas as pd
 
+from sb3_barpo import demo
 from sb3_barpo.evaluation import RobustnessReport
 from sb3_barpo.experiment import Agent, Evaluation, run
 
 HERE = Path(__file__).parent
-sys.path.append(str(HERE.parent / "examples"))  # whose pixels.py holds Catch-v0; processes inherit it
+sys.path += [str(HERE), str(HERE.parent / "examples")]  # for torques.py and pixels.py; processes inherit it
 
 
 @dataclass(frozen=True)
 class Task:
-    """One environment, PPO's settings there, how far an observation may be off, and what attacks."""
+    """One environment, PPO's settings there, BARPO's strength, how far an observation may be off, and what attacks."""
 
     env: str
     steps: int
     epsilon: float
     settings: dict[str, Any]
+    strength: dict[str, Any]
     normalize: bool = True
     memory: bool = False
     attacks: list[str] = field(default_factory=lambda: ["random", "critic", "mad"])
 
 
 TASKS = {
-    # The RL Zoo's settings for PPO.
+    # The demo's task and settings, and about what `tune` found for it: see the tuned strength in docs/results.md.
     "discrete": Task(
-        "CartPole-v1",
-        100_000,
-        0.2,
-        {
-            "n_steps": 32,
-            "batch_size": 256,
-            "gae_lambda": 0.8,
-            "gamma": 0.98,
-            "n_epochs": 20,
-            "learning_rate": "lin_0.001",
-            "clip_range": "lin_0.2",
-        },
+        "torques:Torques-v0",
+        demo.STEPS,
+        0.025,
+        demo.SETTINGS,
+        {"epsilon": "ramp_0.0446_0.21_0.12_1.0", "kappa": 3.0},
         attacks=["all"],
     ),
     "pixels": Task(
@@ -59,6 +54,7 @@ TASKS = {
         60_000,
         16.0,
         {"n_steps": 64, "batch_size": 128, "n_epochs": 4, "learning_rate": 5e-4},
+        {"epsilon": "ramp_16"},
         normalize=False,
     ),
     "memory": Task(
@@ -72,6 +68,7 @@ TASKS = {
             "learning_rate": "lin_0.002",
             "policy_kwargs": {"lstm_hidden_size": 32, "enable_critic_lstm": True},
         },
+        {"epsilon": "ramp_0.2"},
         memory=True,
         attacks=["random", "critic", "mad", "paad"],
     ),
@@ -95,7 +92,7 @@ def main() -> None:
         agents = [
             Agent(f"{algo}-seed{seed}", algo, task.env, seed, task.steps, 8, task.settings | own, task.normalize)
             for seed in args.seeds
-            for algo, own in (("barpo" + suffix, {"epsilon": f"ramp_{task.epsilon}"}), ("ppo" + suffix, {}))
+            for algo, own in (("barpo" + suffix, task.strength), ("ppo" + suffix, {}))
         ]
         evaluation = Evaluation([task.epsilon], task.attacks, args.episodes)
         report = run(agents, evaluation, args.output / "agents" / name, args.jobs, progress_bar=True)
@@ -114,11 +111,12 @@ def table(task: Task, report: RobustnessReport, episodes: int) -> str:
     shown = pd.concat([means, rows.sort_values(["algorithm", "seed"])])[["algorithm", "seed", *numbers]]
     shown["algorithm"] = shown["algorithm"].str.upper()
     shown[numbers] = shown[numbers].map("{:.4g}".format)
+    strength = ", ".join(f"`{name}={value!r}`" for name, value in task.strength.items())
     align = ["left", *["right"] * (len(shown.columns) - 1)]
     return (
         f"{shown.rename(columns={'worst_case': 'worst case'}).to_markdown(index=False, colalign=align)}\n\n"
-        f"{task.env}, {task.steps:,} steps, ε = {task.epsilon:g} (`ramp_{task.epsilon:g}` in training); mean return "
-        f"over {episodes} episodes. {platform.machine()}, CPU, one torch thread for each agent.\n"
+        f"{task.env}, {task.steps:,} steps, ε = {task.epsilon:g} (BARPO: {strength}); mean return over {episodes} "
+        f"episodes. {platform.machine()}, CPU, one torch thread for each agent.\n"
     )
 
 

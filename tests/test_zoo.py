@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import rl_zoo3
 import yaml
+from helpers import spy
 from rl_zoo3.exp_manager import ExperimentManager
 from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
 from rl_zoo3.utils import ALGOS
@@ -129,7 +130,7 @@ def test_env_kwargs_of_a_file_reach_the_evaluation(argv: list[str], tmp_path: Pa
 
 @pytest.mark.parametrize(
     ("algo", "env"),
-    [(algo, env) for algo in ("arpo", "barpo", "arpo_lstm", "barpo_lstm") for env in sorted(read(algo))],
+    [(algo, env) for algo in ("arpo", "barpo", "arpo_lstm", "barpo_lstm") for env in sorted({*read(algo)} - {"atari"})],
 )
 def test_every_entry_makes_an_agent(algo: str, env: str, tmp_path: Path) -> None:
     pytest.importorskip("mujoco")
@@ -140,6 +141,28 @@ def test_every_entry_makes_an_agent(algo: str, env: str, tmp_path: Path) -> None
     assert model.epsilon == saved["epsilon"]
     assert [model._epsilon_schedule(left) for left in (1, 0)] == [0, STRENGTH.get(env.split("-")[0], 0.05)]
     assert model._kappa_schedule(0.5) == (1 if "barpo" in algo else 0)
+    model.env.close()
+
+
+def test_the_atari_entry_is_the_zoos_own_with_a_strength() -> None:
+    theirs = yaml.safe_load((Path(rl_zoo3.__file__).parent / "hyperparams" / "ppo.yml").read_text())["atari"]
+    strength = {"normalize": False, "epsilon": "ramp_1", "kappa": 1.0}
+    assert read("barpo")["atari"] == theirs | strength | {"learning_rate": "lin_0.00025"}  # to us, 2.5e-4 is a text
+
+
+def test_it_serves_any_atari_game(tmp_path: Path) -> None:
+    pytest.importorskip("ale_py")
+    pytest.importorskip("cv2")
+    quick = {"n_envs": 1, "n_steps": 8}
+    it = manager("barpo", "ALE/Pong-v5", log_folder=str(tmp_path), eval_freq=-1, hyperparams=quick)
+    model, _ = it.setup_experiment()
+    calls = spy(model)
+    model.learn(16)
+    assert model.observation_space.shape == (4, 84, 84)
+    assert calls[-1].epsilon == 1
+    shades = calls[-1].perturbed - calls[-1].observations
+    assert 0.9 < shades.abs().max() <= 1 + 1e-4
+    assert 0 <= calls[-1].perturbed.min() <= calls[-1].perturbed.max() <= 255
     model.env.close()
 
 
