@@ -144,7 +144,7 @@ def _add_tune(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     what = sub.add_argument_group("what is trained")
-    what.add_argument("--algo", default="barpo", help="barpo or arpo")
+    what.add_argument("--algo", default="barpo", help="barpo, arpo, barpo_lstm or arpo_lstm")
     what.add_argument("--env", required=True, help="id of a Gymnasium environment")
     what.add_argument("--epsilon", type=float, help="strength to be robust against; None: that of our settings")
     what.add_argument("--steps", type=int, help="environment steps a trial; None: those of our settings")

@@ -14,6 +14,7 @@ from threading import Thread
 from typing import Any
 
 import torch as th
+from gymnasium import spaces
 from joblib import Parallel, delayed
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
@@ -50,8 +51,9 @@ class Agent:
     :param seed: Seed of environments and algorithm.
     :param steps: Number of environment steps.
     :param n_envs: Number of environments that step together.
-    :param kwargs: Arguments of the algorithm, such as JSON can hold; ``lin_0.001`` is RL Zoo's way to write a learning
-        rate or a clip range that falls to 0.
+    :param kwargs: Arguments of the algorithm, such as JSON can hold. Two of RL Zoo's ways to write are understood:
+        ``lin_0.001`` is a learning rate or a clip range that falls to 0, and ``policy_kwargs`` may be the text of a
+        Python expression, such as ``dict(activation_fn=nn.ReLU)``.
     :param normalize: Whether ``VecNormalize`` normalises observations and rewards.
     :raises ValueError: for an unknown algorithm, or without steps.
     """
@@ -126,11 +128,21 @@ def make_model(agent: Agent) -> OnPolicyAlgorithm:
     """
     env = make_vec_env(agent.env, agent.n_envs, seed=agent.seed)
     kwargs = agent.kwargs | {key: _linear(agent.kwargs[key]) for key in _SCHEDULES & agent.kwargs.keys()}
+    if isinstance(written := kwargs.get("policy_kwargs"), str):
+        kwargs["policy_kwargs"] = eval(written, {"nn": th.nn})  # as the Zoo does
     kind: Callable[..., OnPolicyAlgorithm] = algorithm(agent.algo)
-    policy = usual_policy(env.observation_space)
-    if agent.algo.endswith("_lstm"):
-        policy = policy.replace("Policy", "LstmPolicy")
+    policy = policy_name(agent.algo, env.observation_space)
     return kind(policy, VecNormalize(env) if agent.normalize else env, seed=agent.seed, device="cpu", **kwargs)
+
+
+def policy_name(algo: str, space: spaces.Space[Any]) -> str:
+    """
+    :param algo: One of :data:`ALGORITHMS`.
+    :param space: The observations.
+    :return: The name of the policy that the algorithm is trained with.
+    """
+    name = usual_policy(space)
+    return name.replace("Policy", "LstmPolicy") if algo.endswith("_lstm") else name
 
 
 def _linear(value: Any) -> Any:

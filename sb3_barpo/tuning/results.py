@@ -11,10 +11,12 @@ import optuna
 import pandas as pd
 import yaml
 from optuna.trial import TrialState
+from stable_baselines3.common.env_util import make_vec_env
 
+from sb3_barpo.agents import algorithm
 from sb3_barpo.evaluation.plots import COLOURS, canvas
 from sb3_barpo.evaluation.tables import number
-from sb3_barpo.experiment import Agent
+from sb3_barpo.experiment import Agent, policy_name
 from sb3_barpo.schedules import as_schedule
 from sb3_barpo.tuning.study import Tuning, finished
 
@@ -48,11 +50,17 @@ def zoo_entry(agent: Agent, strength: dict[str, Any]) -> str:
         "normalize": agent.normalize,
         "n_envs": agent.n_envs,
         "n_timesteps": agent.steps,
-        "policy": "MlpPolicy",
+        "policy": _policy(agent),
         **agent.kwargs,
         **strength,
     }
     return str(yaml.safe_dump({agent.env: settings}, sort_keys=False))
+
+
+def _policy(agent: Agent) -> str:
+    env = make_vec_env(agent.env)
+    env.close()
+    return policy_name(agent.algo, env.observation_space)
 
 
 def script(agent: Agent, strength: dict[str, Any]) -> str:
@@ -62,16 +70,18 @@ def script(agent: Agent, strength: dict[str, Any]) -> str:
     :return: A Python script that trains it.
     """
     settings = {**agent.kwargs, **strength}
-    arguments = "".join(f"    {name}={_written(value)},\n" for name, value in settings.items())
+    arguments = "".join(f"    {name}={_written(name, value)},\n" for name, value in settings.items())
+    kind = algorithm(agent.algo).__name__
     env = f'make_vec_env("{agent.env}", n_envs={agent.n_envs})'
     schedules = any(_is_linear(value) for value in settings.values())
     return (
         "from stable_baselines3.common.env_util import make_vec_env\n"
         + ("from stable_baselines3.common.utils import LinearSchedule\n" if schedules else "")
         + ("from stable_baselines3.common.vec_env import VecNormalize\n" if agent.normalize else "")
-        + f"\nfrom sb3_barpo import {agent.algo.upper()}\n\n"
+        + ("from torch import nn\n" if "nn." in arguments else "")
+        + f"\nfrom sb3_barpo import {kind}\n\n"
         + f"env = {f'VecNormalize({env})' if agent.normalize else env}\n"
-        + f'model = {agent.algo.upper()}(\n    "MlpPolicy",\n    env,\n{arguments})\n'
+        + f'model = {kind}(\n    "{_policy(agent)}",\n    env,\n{arguments})\n'
         + f'model.learn({agent.steps})\nmodel.save("agent")\n'
         + ('env.save("vecnormalize.pkl")\n' if agent.normalize else "")
     )
@@ -81,9 +91,11 @@ def _is_linear(value: Any) -> bool:
     return isinstance(value, str) and value.startswith("lin_")
 
 
-def _written(value: Any) -> str:
+def _written(name: str, value: Any) -> str:
     if _is_linear(value):
         return f"LinearSchedule({value.removeprefix('lin_')}, 0.0, 1.0)"
+    if name == "policy_kwargs" and isinstance(value, str):
+        return value  # an expression already
     return json.dumps(value) if isinstance(value, str) else repr(value)
 
 

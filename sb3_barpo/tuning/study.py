@@ -13,6 +13,7 @@ from optuna.trial import TrialState
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
+from sb3_barpo.agents import algorithm
 from sb3_barpo.evaluation.robustness import learned_names
 from sb3_barpo.experiment import Agent, Evaluation, make_model
 from sb3_barpo.schedules import Constant, Ramp
@@ -24,6 +25,15 @@ from sb3_barpo.tuning.strength import StrengthSpace, strength_params, suggest_st
 _SETTINGS = "settings"
 #: Seconds in which who has made a study should have said what its trials do.
 _PATIENCE = 10.0
+_TUNABLE = ["arpo", "barpo", "arpo_lstm", "barpo_lstm"]
+
+
+def check_algorithm(name: str) -> None:
+    """
+    :raises ValueError: for an algorithm without an adversary.
+    """
+    if name not in _TUNABLE:
+        raise ValueError(f"Only {', '.join(_TUNABLE)} have an adversary to tune, but the algorithm is {name!r}.")
 
 
 @dataclass(frozen=True)
@@ -46,10 +56,7 @@ class Tuning:
     n_reports: int = 2
 
     def __post_init__(self) -> None:
-        if self.agent.algo not in ("arpo", "barpo"):
-            raise ValueError(
-                f"Only arpo and barpo have an adversary to tune, but the algorithm is {self.agent.algo!r}."
-            )
+        check_algorithm(self.agent.algo)
         if len(self.evaluation.epsilon) != 1:
             raise ValueError(
                 f"Trials are compared at one strength of the attacks, but epsilon is {self.evaluation.epsilon}. Name "
@@ -71,7 +78,7 @@ class Tuning:
     @property
     def paper(self) -> dict[str, Any]:
         """The paper's setting: the field's ramp up to ε, and κ = 1 for BARPO, 0 for ARPO."""
-        kappa = Constant(1.0 if self.agent.algo == "barpo" else 0.0)
+        kappa = Constant(algorithm(self.agent.algo).default_kappa)  # type: ignore[attr-defined]  # one of ours
         return {"epsilon": Ramp(self.epsilon).to_spec(), "kappa": kappa.to_spec()}
 
     def to_spec(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from sb3_barpo.schedules import as_schedule
 from sb3_barpo.tuning.confirm import PAPER, Confirmation, by_candidate, candidate, confirm, ranked, strengths
 from sb3_barpo.tuning.results import confirmed_markdown, plain, script, write_study, zoo_entry
 from sb3_barpo.tuning.strength import suggest_strength
-from sb3_barpo.tuning.study import Tuning, load_study, stored_tuning
+from sb3_barpo.tuning.study import Tuning, check_algorithm, load_study, stored_tuning
 from sb3_barpo.tuning.workers import run_trials
 
 
@@ -103,15 +103,14 @@ def task(algo: str, env: str, **changes: Any) -> tuple[Agent, float]:
     """
     What this package's settings say of a task.
 
-    :param algo: ``"arpo"`` or ``"barpo"``.
+    :param algo: ``"arpo"`` or ``"barpo"``, or their recurrent forms ``"arpo_lstm"``, ``"barpo_lstm"``.
     :param env: Id of the environment; one without an entry takes the default one.
     :param changes: Arguments of :class:`sb3_barpo.experiment.Agent` that replace the entry's; ``kwargs`` are added to
         the entry's.
     :return: The agent without a strength, and the strength of the entry at the end of training.
     :raises ValueError: for an unknown algorithm.
     """
-    if algo not in ("arpo", "barpo"):
-        raise ValueError(f"Only arpo and barpo have an adversary to tune, but the algorithm is {algo!r}.")
+    check_algorithm(algo)
     entries = read(algo)
     entry = dict(entries.get(env, entries["default"]))
     epsilon = as_schedule(entry.pop("epsilon"))(0.0)
