@@ -7,6 +7,7 @@ import numpy as np
 import torch as th
 from gymnasium import spaces
 from helpers import TINY
+from sb3_contrib import RecurrentPPO
 from stable_baselines3 import PPO
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecEnv, VecFrameStack, VecTransposeImage
@@ -105,6 +106,17 @@ def policy_of(sight: str, action: str) -> dict[str, Any]:
 def agent(algorithm: type[PPO], sight: str, action: str = "box", n_envs: int = 2, **own: Any) -> PPO:
     """An untrained one, which minds what it sees as a trained one does: SB3 begins with almost constant actions."""
     model = algorithm(env=make_sights(sight, action, n_envs), **{**policy_of(sight, action), **own})
+    with th.no_grad():
+        model.policy.action_net.weight.mul_(100)
+    return model
+
+
+def agent_with_memory(algorithm: type[RecurrentPPO], sight: str, action: str = "box", **own: Any) -> RecurrentPPO:
+    """The same with a small LSTM."""
+    kwargs = policy_of(sight, action)
+    kwargs["policy"] = kwargs["policy"].replace("Policy", "LstmPolicy")
+    kwargs["policy_kwargs"]["lstm_hidden_size"] = 8
+    model = algorithm(env=make_sights(sight, action), **{**kwargs, **own})
     with th.no_grad():
         model.policy.action_net.weight.mul_(100)
     return model

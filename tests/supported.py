@@ -9,11 +9,12 @@ from typing import Any
 
 import pandas as pd
 from helpers import learn
-from sights import ACTIONS, SIGHTS, agent, ball_of, epsilon_of, make_sights
+from sb3_contrib import RecurrentPPO
+from sights import ACTIONS, SIGHTS, agent, agent_with_memory, ball_of, epsilon_of, make_sights
 from stable_baselines3 import PPO
 
-from sb3_barpo import ARPO, BARPO
-from sb3_barpo.adversary import SGLD, Adversary
+from sb3_barpo import ARPO, BARPO, RecurrentARPO, RecurrentBARPO
+from sb3_barpo.adversary import KL, SGLD, Adversary, Surrogate
 from sb3_barpo.attacks import ATTACKS, Attack, LearnedAttack
 from sb3_barpo.attacks.reversed_roles import PolicyAttack
 from sb3_barpo.evaluation import evaluate_robustness
@@ -48,14 +49,18 @@ def tried(what: Callable[[], Any]) -> str:
     return "yes"
 
 
+def build(algorithm: type[PPO], sight: str, action: str, **own: Any) -> PPO:
+    return (agent_with_memory if issubclass(algorithm, RecurrentPPO) else agent)(algorithm, sight, action, **own)
+
+
 def trains(algorithm: type[PPO], sight: str, action: str) -> None:
-    objective = algorithm("MlpPolicy", make_sights("vector")).default_adversary().objective
+    objective = KL() if algorithm.default_kappa else Surrogate()  # type: ignore[attr-defined]  # one of ours
     adversary = Adversary(objective, SGLD(n_steps=2), ball_of(sight))
-    learn(agent(algorithm, sight, action, epsilon=epsilon_of(sight), adversary=adversary), 64)
+    learn(build(algorithm, sight, action, epsilon=epsilon_of(sight), adversary=adversary), 64)
 
 
-def attacks(kind: type[Attack], sight: str, action: str) -> None:
-    model = agent(PPO, sight, action)
+def attacks(kind: type[Attack], victim: type[PPO], sight: str, action: str) -> None:
+    model = build(victim, sight, action)
     quick = {"n_steps": 8, "batch_size": 16} if issubclass(kind, PolicyAttack) else {}
     attack = kind(model, epsilon_of(sight), ball=ball_of(sight), seed=0, **quick)  # type: ignore[call-arg]
     if isinstance(attack, LearnedAttack):
@@ -63,22 +68,27 @@ def attacks(kind: type[Attack], sight: str, action: str) -> None:
     evaluate_robustness(model, make_sights(sight, action), [attack], n_eval_episodes=2)
 
 
-def row(name: str, sight: str, action: str) -> dict[str, str]:
-    cells = {"": NAMES[name]}
-    for algorithm in (ARPO, BARPO):
-        cells[algorithm.__name__] = tried(lambda algorithm=algorithm: trains(algorithm, sight, action))
+def row(name: str, sight: str, action: str, family: list[type[PPO]]) -> dict[str, str]:
+    victim, *robust = family
+    cells = {"": name}
+    for algorithm in robust:
+        cells[f"`{algorithm.__name__}`"] = tried(lambda algorithm=algorithm: trains(algorithm, sight, action))
     for attack in ATTACKS.values():
-        cells[f"`{attack.__name__}`"] = tried(lambda attack=attack: attacks(attack, sight, action))
+        cells[f"`{attack.__name__}`"] = tried(lambda attack=attack: attacks(attack, victim, sight, action))
     return cells
 
 
 def tables() -> str:
-    observations = pd.DataFrame([row(sight, sight, "box") for sight in SIGHTS])
-    actions = pd.DataFrame([row(action, "vector", action) for action in ACTIONS])
-    return "\n\n".join(
-        f"{title}\n\n{table.to_markdown(index=False)}"
-        for title, table in (("**Observations**, with `Box` actions", observations), ("**Actions**", actions))
-    )
+    feed_forward, recurrent = [PPO, ARPO, BARPO], [RecurrentPPO, RecurrentARPO, RecurrentBARPO]
+    rows = {
+        "**Observations**, with `Box` actions": [row(NAMES[sight], sight, "box", feed_forward) for sight in SIGHTS],
+        "**Actions**": [row(NAMES[action], "vector", action, feed_forward) for action in ACTIONS],
+        "**With a memory**": [
+            row(f"{NAMES[sight]}; {NAMES[action]} actions", sight, action, recurrent)
+            for sight, action in (("vector", "box"), ("vector", "discrete"), ("vectors", "sde"), ("image", "discrete"))
+        ],
+    }
+    return "\n\n".join(f"{title}\n\n{pd.DataFrame(cells).to_markdown(index=False)}" for title, cells in rows.items())
 
 
 if __name__ == "__main__":

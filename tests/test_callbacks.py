@@ -13,7 +13,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import KVWriter, Logger
 from stable_baselines3.common.vec_env import VecNormalize
 
-from sb3_barpo import BARPO
+from sb3_barpo import BARPO, RecurrentBARPO
 from sb3_barpo.attacks import MAD
 from sb3_barpo.evaluation import RobustEvalCallback, RobustnessReport, evaluate_robustness
 
@@ -107,11 +107,12 @@ def test_a_real_run_logs_stores_and_synchronises(tmp_path: Path, capsys: pytest.
     assert "worst case=" in capsys.readouterr().out
 
 
-def test_its_figures_are_those_of_evaluate_robustness(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("algorithm", "policy"), [(PPO, "MlpPolicy"), (RecurrentBARPO, "MlpLstmPolicy")])
+def test_its_figures_are_those_of_evaluate_robustness(algorithm: type[PPO], policy: str, tmp_path: Path) -> None:
     settings: dict[str, Any] = {"attacks": ["mad"], "epsilon": 0.2, "n_eval_episodes": 2, "seed": 4}
-    report = evaluate_robustness(PPO("MlpPolicy", ENV, **QUICK), make_vec_env(ENV), **settings)
+    report = evaluate_robustness(algorithm(policy, ENV, **QUICK), make_vec_env(ENV), **settings)
     callback = RobustEvalCallback(make_vec_env(ENV), eval_freq=32, log_path=str(tmp_path), verbose=0, **settings)
-    PPO("MlpPolicy", ENV, **QUICK).learn(32, callback=callback)  # it looks before the first update
+    algorithm(policy, ENV, **QUICK).learn(32, callback=callback)  # it looks before the first update
     stored = np.load(tmp_path / "evaluations.npz")
     returns = report.to_frame()["return"].tolist()
     assert [*stored["results"][0], *stored["results_mad"][0]] == returns
