@@ -9,7 +9,9 @@ from typing import NamedTuple
 
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
-from stable_baselines3.common.vec_env import VecEnv, VecNormalize
+from stable_baselines3.common.vec_env import VecEnv, VecFrameStack, VecNormalize
+
+from sb3_barpo import zoo_records
 
 #: The algorithms whose agents can be loaded, by their names in the RL Zoo: package and class. Those of sb3-contrib are
 #: imported only when an agent needs them.
@@ -25,12 +27,6 @@ ALGORITHMS: dict[str, tuple[str, str]] = {
 }
 #: Names of files that say nothing about the agent in them.
 _COMMON = ["agent", "best_model", "model"]
-#: What RL Zoo's records say of environments that ``make_vec_env`` alone does not make: a key and its value, in YAML's
-#: two ways, ``key: value`` and the list of pairs that an OrderedDict becomes.
-_CHANGED = re.compile(
-    r"""^[\s-]*['"]?(env_wrapper|vec_env_wrapper|frame_stack|env_kwargs)['"]?(?::|\s*\n)[\s-]*(\S+)""", re.MULTILINE
-)
-_NOTHING = {"null", "~", "None", "[]", "{}"}
 
 
 class LoadedAgent(NamedTuple):
@@ -55,8 +51,9 @@ def load_agent(
     vec_normalize: str | Path | None = None,
 ) -> LoadedAgent:
     """
-    Load an agent that SB3, RL Zoo or this package has stored. Models and statistics are pickles, which can run any
-    code: load only files that you trust.
+    Load an agent that SB3, RL Zoo or this package has stored. Environments that RL Zoo has wrapped, given arguments or
+    stacked are built again as its records say. Models, statistics and these records can run any code: load only files
+    that you trust.
 
     :param path: A ``.zip`` file, its path without the ending, or a folder with ``agent.zip``, ``best_model.zip``,
         ``model.zip`` or ``<env_id>.zip``; the first of them.
@@ -70,8 +67,8 @@ def load_agent(
     :return: The agent with its environments.
     :raises OSError: if there is no agent, or no statistics where they are said to be.
     :raises ValueError: for an unknown algorithm, or one that is not installed, no environments, a file that holds no
-        agent, or none that fits the algorithm, the environment or the statistics, or an agent of RL Zoo whose
-        environment was wrapped or given arguments.
+        agent, or none that fits the algorithm, the environment or the statistics, or an environment of RL Zoo that
+        cannot be built again.
     """
     if algo is not None and algo not in ALGORITHMS:
         raise ValueError(f"Unknown algorithm {algo!r}. Choose from {', '.join(ALGORITHMS)}.")
@@ -80,12 +77,13 @@ def load_agent(
     file = _find(Path(path), env_id)
     kind = _chosen(file, algo)
     zoo = file.parent / _plain(env_id)
-    _check_unchanged(file, [file.parent, zoo])
     statistics = _statistics(file, zoo, vec_normalize)
-    venv = make_vec_env(env_id, n_envs)
+    venv, n_frames = _environments(file, [file.parent, zoo], env_id, n_envs)
     try:
         if statistics is not None:
             venv = _normalized(venv, statistics, env_id)
+        if n_frames:
+            venv = VecFrameStack(venv, n_frames)
         return LoadedAgent(_name(file, env_id), _loaded(kind, file, venv, env_id), venv)
     except BaseException:
         venv.close()
@@ -174,19 +172,21 @@ def algorithm(name: str) -> type[OnPolicyAlgorithm]:
     return found
 
 
-def _check_unchanged(file: Path, folders: list[Path]) -> None:
-    """Refuse an agent whose environment RL Zoo has changed: it would be evaluated on another one."""
-    # A model from the Hugging Face Hub has the records beside it.
-    for record in (folder / name for folder in folders for name in ("config.yml", "args.yml")):
-        if not record.is_file():
-            continue
-        found = _CHANGED.findall(record.read_text(encoding="utf-8"))
-        changed = list(dict.fromkeys(key for key, value in found if value not in _NOTHING))
-        if changed:
-            raise ValueError(
-                f"{str(file)!r} was trained with {', '.join(changed)}, says {str(record)!r}, and such an environment "
-                "is not rebuilt here. Build it in Python and call evaluate_robustness(model, env)."
-            )
+def _environments(file: Path, folders: list[Path], env_id: str, n_envs: int) -> tuple[VecEnv, int]:
+    """The environments, as RL Zoo has built them if it has, and how many frames are to be stacked around them."""
+    files = zoo_records.records(folders)
+    if files:
+        zoo_records.register(env_id)
+    if not (changes := zoo_records.changes(files)):
+        return make_vec_env(env_id, n_envs), 0
+    try:
+        return zoo_records.rebuild(files, env_id, n_envs)
+    except Exception as error:  # wrappers run their own code
+        raise ValueError(
+            f"{str(file)!r} was trained with {', '.join(changes)}, says {str(files[0])!r}, and such an environment "
+            f'could not be rebuilt: {error}. Install what it needs, RL Zoo at first: pip install "sb3-barpo[zoo]"; or '
+            "build it in Python and call evaluate_robustness(model, env)."
+        ) from error
 
 
 def _statistics(file: Path, zoo: Path, given: str | Path | None) -> Path | None:

@@ -226,43 +226,6 @@ def test_a_slash_in_the_environment_s_id_is_a_dash_in_rl_zoo_s_files(
     assert isinstance(venv, VecNormalize)
 
 
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        ("env_wrapper", "sb3_contrib.common.wrappers.TimeFeatureWrapper"),
-        ("env_wrapper", "- gymnasium.wrappers.RescaleAction:\n          min_action: -2"),
-        ("vec_env_wrapper", "- stable_baselines3.common.vec_env.VecFrameStack:\n          n_stack: 4"),
-        ("frame_stack", "4"),
-    ],
-)
-def test_a_wrapped_environment_of_rl_zoo_is_not_taken_for_a_plain_one(
-    key: str, value: str, stored: Path, tmp_path: Path
-) -> None:
-    folder = zoo_folder(stored, tmp_path, CONFIG.format(**(UNCHANGED | {key: value})))
-    with pytest.raises(ValueError, match=rf"trained with {key}, says .*config.yml.*evaluate_robustness"):
-        load_agent(folder, ENV)
-
-
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [
-        ("n_envs: 1\nenv_wrapper: pkg.Wrapper\nframe_stack: 2\n", "trained with env_wrapper, frame_stack"),
-        ("env_kwargs:\n  g: 5.0\n", "trained with env_kwargs"),
-        ("env_wrapper: null\n'frame_stack': ~\n# env_wrapper: pkg.Wrapper\neval_env_kwargs: {'g': 1}\n", None),
-    ],
-)
-def test_records_beside_the_agent_in_yaml_s_plain_form(
-    text: str, says: str | None, stored: Path, tmp_path: Path
-) -> None:
-    place(stored, tmp_path / "agent.zip")
-    (tmp_path / "args.yml").write_text(text)
-    if says is None:
-        load_agent(tmp_path, ENV)
-    else:
-        with pytest.raises(ValueError, match=says):
-            load_agent(tmp_path, ENV)
-
-
 def test_no_agent_there(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"There is no agent '.*nobody'. Name a .zip file"):
         load_agent(tmp_path / "nobody", ENV)
