@@ -3,11 +3,12 @@ What robust training costs, side by side in one run, with SB3's PPO as the unit.
 
     python benchmarks/speed.py
 
-1. Updates: PPO, ARPO and BARPO at their defaults, with a warm start, and on the general path by autograd.
+1. Updates: PPO, ARPO and BARPO at their defaults, which start searches warm, with cold searches of ten steps at every
+   visit, and on the general path by autograd.
 2. The adversary's gain, cold and with a warm start, relative to a search of 100 steps, in the training of an agent.
 3. Whole training on a MuJoCo task with 8 environments.
 4. Episodes under MAD: all environments together, against one at a time on the general path.
-5. Updates against batch size, inner steps and width.
+5. Updates against batch size, inner steps (of cold searches) and width.
 6. Threads.
 
 What is compared takes turns, so that whatever else the machine does meets all alike; ratios are taken within each turn.
@@ -44,6 +45,9 @@ EPSILON = 0.075
 OBJECTIVES: dict[type[PPO], Objective] = {BARPO: KL(), ARPO: Surrogate()}
 STEPS = [0, 1, 3, 5, 10, 20]
 BATCHES = [64, 256, 1024, 2048, 8192]
+#: Settings beside which the defaults stand.
+COLD = {"adversary": {"later_steps": 0}}
+ONE_STEP = {"adversary": {"later_steps": 1}}
 
 
 class General(ActorCriticPolicy):
@@ -81,12 +85,13 @@ def main() -> None:
         "Gain of the adversary, relative to a cold search of 100 steps": lambda: gains(args),
         f"Whole training, {args.env}, 8 environments, `n_steps=512`": lambda: whole_training(args),
         f"Episodes under MAD, {args.env}": lambda: episodes_under_mad(args),
-        "BARPO's update time against batch size and inner steps, PPO = 1, width 64": lambda: cost_at(64),
+        "BARPO's update time against batch size and steps of cold searches, PPO = 1, width 64": lambda: cost_at(64),
         "The same, width 256": lambda: cost_at(256),
-        "Threads: ms for one minibatch of 64": threads,
+        "Threads: ms for one minibatch of 64, cold": threads,
     }
     text = (
-        f"ε = {EPSILON:g}, networks 64-64 tanh where no width is given, SGLD, ten steps where no number is given. "
+        f"ε = {EPSILON:g}, networks 64-64 tanh where no width is given, SGLD: ten steps at all visits where it says "
+        "cold, two at later ones where it does not. "
         f"{platform.machine()}, CPU, one thread where no number is given, torch {th.__version__}.\n"
     )
     for title, section in sections.items():
@@ -115,9 +120,8 @@ def filled(algorithm: type[PPO], shape: tuple[int, int], batch: int, minibatches
     return model
 
 
-def robust(algorithm: type[PPO], *place: Any, solver: Any = None, **kwargs: Any) -> PPO:
-    own = {} if solver is None else {"adversary": Adversary(OBJECTIVES[algorithm], solver)}
-    return filled(algorithm, *place, epsilon=EPSILON, **own, **kwargs)
+def robust(algorithm: type[PPO], *place: Any, **kwargs: Any) -> PPO:
+    return filled(algorithm, *place, epsilon=EPSILON, **kwargs)
 
 
 def in_turns(works: dict[str, Callable[[], object]], turns: int) -> pd.DataFrame:
@@ -147,11 +151,13 @@ def updates(args: argparse.Namespace) -> pd.DataFrame:
                 "PPO": filled(PPO, *place),
                 "BARPO": robust(BARPO, *place),
                 "ARPO": robust(ARPO, *place),
-                "BARPO, warm start": robust(BARPO, *place, solver=WarmStart()),
-                "ARPO, warm start": robust(ARPO, *place, solver=WarmStart()),
+                "BARPO, one later step": robust(BARPO, *place, **ONE_STEP),
+                "ARPO, one later step": robust(ARPO, *place, **ONE_STEP),
+                "BARPO, cold": robust(BARPO, *place, **COLD),
+                "ARPO, cold": robust(ARPO, *place, **COLD),
             }
             if shape == (11, 3):
-                models["BARPO, general path"] = robust(BARPO, *place, policy=General)
+                models["BARPO, cold, general path"] = robust(BARPO, *place, policy=General, **COLD)
             seconds = in_turns({name: model.train for name, model in models.items()}, args.turns)
             column = relative(seconds, "PPO")
             column["PPO, ms for a minibatch"] = f"{1e3 * seconds['PPO'].median() / 10 / minibatches:.2f}"
@@ -198,10 +204,7 @@ def gains(args: argparse.Namespace) -> pd.DataFrame:
 
 
 def whole_training(args: argparse.Namespace) -> pd.DataFrame:
-    def learn(algorithm: type[PPO], solver: Any = None) -> Callable[[], object]:
-        own = {} if algorithm is PPO else {"epsilon": EPSILON}
-        if solver is not None:
-            own["adversary"] = Adversary(OBJECTIVES[algorithm], solver)
+    def learn(algorithm: type[PPO], **own: Any) -> Callable[[], object]:
         venv = VecNormalize(make_vec_env(args.env, n_envs=8, seed=0))
         model = algorithm("MlpPolicy", venv, n_steps=512, seed=0, device="cpu", **own)
         return lambda: model.learn(8 * 512, reset_num_timesteps=False)
@@ -209,10 +212,10 @@ def whole_training(args: argparse.Namespace) -> pd.DataFrame:
     seconds = in_turns(
         {
             "PPO": learn(PPO),
-            "BARPO": learn(BARPO),
-            "ARPO": learn(ARPO),
-            "BARPO, warm start": learn(BARPO, WarmStart()),
-            "ARPO, warm start": learn(ARPO, WarmStart()),
+            "BARPO": learn(BARPO, epsilon=EPSILON),
+            "ARPO": learn(ARPO, epsilon=EPSILON),
+            "BARPO, cold": learn(BARPO, epsilon=EPSILON, **COLD),
+            "ARPO, cold": learn(ARPO, epsilon=EPSILON, **COLD),
         },
         args.turns,
     )
@@ -261,7 +264,7 @@ def cost(width: int) -> pd.DataFrame:
 def threads() -> pd.DataFrame:
     place = ((17, 6), 64, 8)
     rows = {}
-    for name, model in (("PPO", filled(PPO, *place, n_epochs=1)), ("BARPO", robust(BARPO, *place, n_epochs=1))):
+    for name, model in (("PPO", filled(PPO, *place, n_epochs=1)), ("BARPO", robust(BARPO, *place, n_epochs=1, **COLD))):
         row = rows[name] = {}
         for number in (1, 2, 4):
             th.set_num_threads(number)
@@ -283,7 +286,7 @@ def picture(costs: dict[int, pd.DataFrame]) -> Figure:
         axes.set_title(f"hidden layers of {width}", loc="left", fontsize=11)
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", alpha=0.25)
-    figure.axes[0].set_ylabel("BARPO's update time, PPO = 1")
+    figure.axes[0].set_ylabel("BARPO's update time (cold), PPO = 1")
     figure.axes[0].set_ylim(bottom=0)
     figure.axes[0].legend(frameon=False)
     return figure
