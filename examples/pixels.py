@@ -23,7 +23,10 @@ SHADE = 64  # of ball and paddle, on black: 0 to 255
 class Catch(gym.Env[np.ndarray, int]):
     """A ball falls by one cell a step; the paddle catches it with its own cell and the two beside it."""
 
-    def __init__(self) -> None:
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 8}  # noqa: RUF012, as Gymnasium has it
+
+    def __init__(self, render_mode: str | None = None) -> None:
+        self.render_mode = render_mode
         # uint8 from 0 to 255: what SB3 takes for an image.
         self.observation_space = gym.spaces.Box(0, 255, (CELLS * SIDE, CELLS * SIDE, 1), np.uint8)
         self.action_space = gym.spaces.Discrete(3)
@@ -40,6 +43,9 @@ class Catch(gym.Env[np.ndarray, int]):
         landed = self.row == CELLS - 1
         reward = float(landed) * (1.0 if abs(self.paddle - self.column) <= 1 else -1.0)
         return self._look(), reward, landed, False, {}
+
+    def render(self) -> np.ndarray:
+        return np.repeat(self._look(), 3, axis=-1)
 
     def _look(self) -> np.ndarray:
         board = np.zeros((CELLS, CELLS), np.uint8)

@@ -227,7 +227,8 @@ class WarmStart(Solver):
     """
     Starts where the last search for the same sample ended. In an update every sample is visited ``n_epochs`` times, and
     the policy changes little in between, so that later visits can do with fewer steps. Outside training, where nothing
-    is visited twice, it is its first solver.
+    is visited twice, it is its first solver. One perturbation for each sample of a rollout is kept in memory for the
+    length of an update, as floating-point numbers: for images four times what the rollout's bytes take.
 
     :param first: Searches at a sample's first visit.
     :param later: Searches at all later ones, from where the last one ended.
