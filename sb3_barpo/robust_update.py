@@ -164,7 +164,8 @@ class RobustUpdate(OnPolicyAlgorithm):
     def _epochs(self, update: _Update, logs: dict[str, list[th.Tensor]]) -> th.Tensor:
         """All minibatches of the update. :return: The last one's loss."""
         parameters = list(self.policy.parameters())
-        visits = LastVisits(self.rollout_buffer) if update.epsilon > 0 and self._adversary.solver.warm else None
+        again = update.epsilon > 0 and self.n_epochs > 1 and self._adversary.solver.warm
+        visits = LastVisits(self.rollout_buffer) if again else None
         loss = th.zeros(())
         for epoch in range(self.n_epochs):
             logs["train/approx_kl"].clear()  # PPO logs the last epoch's

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import optuna
+from brief import BRIEF
 
 from sb3_barpo.experiment import Agent, Evaluation
 from sb3_barpo.schedules import as_schedule
 from sb3_barpo.tuning import StrengthSpace, Tuning, suggest_strength
 
-AGENT = Agent("barpo", "barpo", "Pendulum-v1", 0, 64, kwargs={"n_steps": 32, "batch_size": 32, "n_epochs": 1})
+AGENT = Agent("barpo", "barpo", BRIEF, 0, 64, kwargs={"n_steps": 32, "batch_size": 32, "n_epochs": 1})
 SPACE = StrengthSpace.around(0.1)
 EVALUATION = Evaluation([0.1], ["random"], n_eval_episodes=1)
 

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from brief import BRIEF as ENV
 from helpers import same, weights
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback, StopTrainingOnRewardThreshold
@@ -17,7 +18,6 @@ from sb3_barpo import BARPO, RecurrentBARPO
 from sb3_barpo.attacks import MAD
 from sb3_barpo.evaluation import RobustEvalCallback, RobustnessReport, evaluate_robustness
 
-ENV = "Pendulum-v1"
 QUICK: dict[str, Any] = {"n_steps": 32, "batch_size": 32, "n_epochs": 1, "seed": 0, "device": "cpu"}
 
 
@@ -94,14 +94,14 @@ def test_a_real_run_logs_stores_and_synchronises(tmp_path: Path, capsys: pytest.
     assert stored["timesteps"].tolist() == [32, 64]
     for name in ("results", "ep_lengths", "results_random", "results_mad"):
         assert stored[name].shape == (2, 2)
-    assert stored["ep_lengths"].tolist() == [[200, 200], [200, 200]]
+    assert stored["ep_lengths"].tolist() == [[20, 20], [20, 20]]
     natural = stored["results"].mean(1)
     worst = np.minimum(stored["results_random"].mean(1), stored["results_mad"].mean(1))
     assert kept.values["eval/mean_reward"] == pytest.approx(natural)
     assert kept.values["eval/robust_mad"] == pytest.approx(stored["results_mad"].mean(1))
     assert kept.values["eval/worst_case"] == pytest.approx(worst)
     assert kept.values["eval/robustness"] == pytest.approx((worst - natural) / np.abs(natural))
-    assert kept.values["eval/mean_ep_length"] == [200, 200]
+    assert kept.values["eval/mean_ep_length"] == [20, 20]
     assert np.array_equal(eval_env.obs_rms.mean, env.obs_rms.mean)
     assert env.training
     assert "worst case=" in capsys.readouterr().out

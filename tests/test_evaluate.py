@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from brief import BRIEF
 from helpers import TINY, make_envs
 from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import VecNormalize
@@ -53,7 +54,7 @@ def agents(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def command(agents: Path, output: Path, *arguments: str, names: tuple[str, ...] = ("one",)) -> None:
     paths = [str(agents / name) for name in names]
-    common = ["--env", "Pendulum-v1", "--epsilon", "0.3", "--episodes", "2", "--n-envs", "2", "--output", str(output)]
+    common = ["--env", BRIEF, "--epsilon", "0.3", "--episodes", "2", "--n-envs", "2", "--output", str(output)]
     main(["evaluate", *paths, *common, *arguments])
 
 
@@ -86,7 +87,7 @@ def test_the_attackers_serve_again(agents: Path, tmp_path: Path) -> None:
     """The strongest under its plain name gives the report's returns; a second run finds all of them."""
     command(agents, tmp_path, "--attacks", "sarl")
     report = RobustnessReport.from_csv(tmp_path / "report.csv").to_frame()
-    agent = load_agent(agents / "one", "Pendulum-v1", n_envs=2)
+    agent = load_agent(agents / "one", BRIEF, n_envs=2)
     attack = LearnedAttack.load(tmp_path / "attacks" / "one" / "sarl.zip", agent.model)
     attack.check_victim(agent.model, agent.venv)
     assert attack.origin is not None
@@ -143,7 +144,7 @@ def test_it_says_in_one_line_what_is_wrong(
 
 
 def test_agents_need_names_of_their_own(agents: Path, tmp_path: Path) -> None:
-    agent: Any = load_agent(agents / "one", "Pendulum-v1")
+    agent: Any = load_agent(agents / "one", BRIEF)
     with pytest.raises(ValueError, match="they are called one, one"):
         evaluate([agent, agent], output=tmp_path)
     with pytest.raises(ValueError, match="There is no agent"):

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from brief import BRIEF
 from stable_baselines3 import PPO
 
 from sb3_barpo import BARPO, experiment
@@ -15,7 +16,7 @@ EVALUATION = Evaluation([0.1], attacks=["random"], n_eval_episodes=2, n_envs=2)
 
 
 def agent(algo: str = "barpo", **changes: object) -> Agent:
-    settings = {"name": algo, "algo": algo, "env": "Pendulum-v1", "seed": 0, "steps": 32, "kwargs": QUICK}
+    settings = {"name": algo, "algo": algo, "env": BRIEF, "seed": 0, "steps": 32, "kwargs": QUICK}
     return Agent(**(settings | changes))  # type: ignore[arg-type]
 
 
@@ -117,14 +118,14 @@ def test_an_evaluation_that_cannot_be_done_is_refused_before_training() -> None:
 
 
 def test_the_demo_writes_what_it_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["--env", "Pendulum-v1", "--steps", "2048", "--epsilon", "0.2", "--jobs", "1", "--episodes", "2"]
+    arguments = ["--env", BRIEF, "--steps", "2048", "--epsilon", "0.2", "--jobs", "1", "--episodes", "2"]
     main(["demo", *arguments, "--output", str(tmp_path)])
     printed = capsys.readouterr().out
     written = (tmp_path / "report.md").read_text()
     for algorithm in ("PPO", "ARPO", "BARPO"):
         assert f"| {algorithm} " in printed
         assert f"| {algorithm} " in written
-    assert "Pendulum-v1, 2048 steps" in written
+    assert f"{BRIEF}, 2048 steps" in written
     assert "ε = 0.2" in written
     for name in ("report.csv", "report.json", "returns.png", "epsilon.png"):
         assert (tmp_path / name).stat().st_size > 0

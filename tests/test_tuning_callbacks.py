@@ -6,6 +6,7 @@ from typing import Any
 import optuna
 import pandas as pd
 import pytest
+from brief import BRIEF as ENV
 from hypothesis import given
 from hypothesis import strategies as st
 from optuna.pruners import BasePruner, NopPruner
@@ -22,7 +23,6 @@ from sb3_barpo.tuning import (
     as_criterion,
 )
 
-ENV = "Pendulum-v1"
 QUICK: dict[str, Any] = {"n_steps": 32, "batch_size": 32, "n_epochs": 1, "seed": 0, "device": "cpu"}
 
 

@@ -164,7 +164,7 @@ def test_the_zoo_takes_the_entry(tmp_path: Path) -> None:
     from sb3_barpo import zoo
 
     entry = tmp_path / "best.yml"
-    agent = replace(AGENT, kwargs={**AGENT.kwargs, "learning_rate": "lin_0.001"})
+    agent = replace(AGENT, env="Pendulum-v1", kwargs={**AGENT.kwargs, "learning_rate": "lin_0.001"})
     entry.write_text(zoo_entry(agent, plain(STRENGTH)))
     zoo.prepare("train", ["--algo", "barpo", "--env", "Pendulum-v1", "-conf", str(entry)])  # which builds the model
     settings = yaml.safe_load(entry.read_text())["Pendulum-v1"]

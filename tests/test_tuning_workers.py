@@ -57,6 +57,7 @@ def test_two_processes_share_a_study(tmp_path: Path) -> None:
     assert began[1] < ended[0]  # they ran side by side
 
 
+@pytest.mark.slow
 @needs_signals
 def test_ten_killed_workers_lose_nothing(tmp_path: Path) -> None:
     study = run_trials(cheap(Suicidal), tmp_path / "log", "it", 5, n_jobs=2)
