@@ -22,55 +22,54 @@ from sb3_barpo.evaluation import RobustnessReport
 from sb3_barpo.experiment import Agent, Evaluation, run
 
 HERE = Path(__file__).parent
-sys.path += [str(HERE), str(HERE.parent / "examples")]  # for torques.py and pixels.py; processes inherit it
+sys.path += [str(HERE), str(HERE.parent / "examples")]  # for pendulums.py and pixels.py; processes inherit it
 
 
 @dataclass(frozen=True)
 class Task:
-    """One environment, PPO's settings there, BARPO's strength, how far an observation may be off, and what attacks."""
+    """One environment, PPO's settings there, BARPO's strength, how far observations may be off, and what attacks."""
 
     env: str
     steps: int
-    epsilon: float
+    epsilons: list[float]
     settings: dict[str, Any]
     strength: dict[str, Any]
     normalize: bool = True
     memory: bool = False
-    attacks: list[str] = field(default_factory=lambda: ["random", "critic", "mad"])
+    attacks: list[str] = field(default_factory=lambda: ["random", "critic", "mad", "paad"])
 
 
+#: About what `tune` found on InvertedDoublePendulum-v5: see the tuned strength in docs/results.md.
+TUNED = {"epsilon": "ramp_0.045_0.21_0.12", "kappa": 3.0}
 TASKS = {
-    # The demo's task and settings, and about what `tune` found for it: see the tuned strength in docs/results.md.
     "discrete": Task(
-        "torques:Torques-v0",
+        "pendulums:Torques-v0",
         demo.STEPS,
-        0.025,
+        [0.0125, 0.025, 0.05],
         demo.SETTINGS,
-        {"epsilon": "ramp_0.0446_0.21_0.12_1.0", "kappa": 3.0},
-        attacks=["all"],
+        TUNED,
     ),
     "pixels": Task(
         "pixels:Catch-v0",
         60_000,
-        16.0,
+        [16.0],
         {"n_steps": 64, "batch_size": 128, "n_epochs": 4, "learning_rate": 5e-4},
-        {"epsilon": "ramp_16"},
+        {"epsilon": "ramp_16.0"},
         normalize=False,
     ),
     "memory": Task(
-        "rl_zoo3.import_envs:CartPoleNoVel-v1",
-        100_000,
-        0.2,
+        "pendulums:NoVelocity-v0",
+        200_000,
+        [0.025, 0.05],
         {
             "n_steps": 128,
             "batch_size": 256,
-            "gamma": 0.98,
-            "learning_rate": "lin_0.002",
+            "n_epochs": 5,
+            "learning_rate": 1e-3,
             "policy_kwargs": {"lstm_hidden_size": 32, "enable_critic_lstm": True},
         },
-        {"epsilon": "ramp_0.2"},
+        TUNED,
         memory=True,
-        attacks=["random", "critic", "mad", "paad"],
     ),
 }
 COLUMNS = ["natural", "random", "critic", "mad", "robust_sarsa", "sarl", "paad", "worst_case"]
@@ -94,7 +93,7 @@ def main() -> None:
             for seed in args.seeds
             for algo, own in (("barpo" + suffix, task.strength), ("ppo" + suffix, {}))
         ]
-        evaluation = Evaluation([task.epsilon], task.attacks, args.episodes)
+        evaluation = Evaluation(task.epsilons, task.attacks, args.episodes)
         report = run(agents, evaluation, args.output / "agents" / name, args.jobs, progress_bar=True)
         report.to_csv(args.output / f"{name}.csv")
         tables.append(table(task, report, args.episodes))
@@ -103,20 +102,18 @@ def main() -> None:
 
 
 def table(task: Task, report: RobustnessReport, episodes: int) -> str:
-    rows = report.summary()
-    rows = rows[[column for column in COLUMNS if column in rows]].astype(float)
-    rows[["algorithm", "seed"]] = rows.index.to_series().str.split("-seed", expand=True)
-    numbers = rows.columns[:-2]
-    means = rows.groupby("algorithm")[list(numbers)].mean().reset_index().assign(seed="mean")
-    shown = pd.concat([means, rows.sort_values(["algorithm", "seed"])])[["algorithm", "seed", *numbers]]
-    shown["algorithm"] = shown["algorithm"].str.upper()
+    rows = pd.concat([report.summary(epsilon).assign(ε=epsilon) for epsilon in task.epsilons])
+    numbers = [column for column in COLUMNS if column in rows]
+    rows[["algorithm", "seed"]] = rows.index.to_series().str.upper().str.split("-SEED", expand=True)
+    means = rows.groupby(["ε", "algorithm"])[numbers].mean().reset_index().assign(seed="mean")
+    shown = pd.concat([rows, means]).sort_values(["ε", "algorithm", "seed"])[["ε", "algorithm", "seed", *numbers]]
     shown[numbers] = shown[numbers].map("{:.4g}".format)
     strength = ", ".join(f"`{name}={value!r}`" for name, value in task.strength.items())
-    align = ["left", *["right"] * (len(shown.columns) - 1)]
+    align = ["right" if column in numbers else "left" for column in shown.columns]
     return (
         f"{shown.rename(columns={'worst_case': 'worst case'}).to_markdown(index=False, colalign=align)}\n\n"
-        f"{task.env}, {task.steps:,} steps, ε = {task.epsilon:g} (BARPO: {strength}); mean return over {episodes} "
-        f"episodes. {platform.machine()}, CPU, one torch thread for each agent.\n"
+        f"{task.env}, {task.steps:,} steps (BARPO: {strength}); mean return over {episodes} episodes. "
+        f"{platform.machine()}, CPU, one torch thread for each agent.\n"
     )
 
 
