@@ -96,22 +96,24 @@ def main() -> None:
         evaluation = Evaluation(task.epsilons, task.attacks, args.episodes)
         report = run(agents, evaluation, args.output / "agents" / name, args.jobs, progress_bar=True)
         report.to_csv(args.output / f"{name}.csv")
-        tables.append(table(task, report, args.episodes))
+        tables.append(table(name, report, args.episodes))
     (args.output / "table.md").write_text("\n".join(tables), encoding="utf-8")
     print("\n".join(tables))
 
 
-def table(task: Task, report: RobustnessReport, episodes: int) -> str:
+def table(name: str, report: RobustnessReport, episodes: int) -> str:
+    task = TASKS[name]
     rows = pd.concat([report.summary(epsilon).assign(ε=epsilon) for epsilon in task.epsilons])
     numbers = [column for column in COLUMNS if column in rows]
     rows[["algorithm", "seed"]] = rows.index.to_series().str.upper().str.split("-SEED", expand=True)
     means = rows.groupby(["ε", "algorithm"])[numbers].mean().reset_index().assign(seed="mean")
     shown = pd.concat([rows, means]).sort_values(["ε", "algorithm", "seed"])[["ε", "algorithm", "seed", *numbers]]
     shown[numbers] = shown[numbers].map("{:.4g}".format)
-    strength = ", ".join(f"`{name}={value!r}`" for name, value in task.strength.items())
+    strength = ", ".join(f"`{key}={value!r}`" for key, value in task.strength.items())
     align = ["right" if column in numbers else "left" for column in shown.columns]
+    text = shown.rename(columns={"worst_case": "worst case"}).to_markdown(index=False, colalign=align)
     return (
-        f"{shown.rename(columns={'worst_case': 'worst case'}).to_markdown(index=False, colalign=align)}\n\n"
+        f"**{name.capitalize()}**\n\n{text}\n\n"
         f"{task.env}, {task.steps:,} steps (BARPO: {strength}); mean return over {episodes} episodes. "
         f"{platform.machine()}, CPU, one torch thread for each agent.\n"
     )
