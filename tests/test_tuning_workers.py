@@ -20,7 +20,7 @@ from sb3_barpo.tuning.study import finished, load_study, open_study
 from sb3_barpo.tuning.workers import release_dead, run_trials
 
 TESTS = str(Path(__file__).parent)
-SLOW = replace(AGENT, n_envs=30)  # a third of a second a trial
+SLOW = replace(AGENT, n_envs=100)  # a second a trial: longer than the imports of two processes differ
 needs_signals = pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
 
 
@@ -54,7 +54,7 @@ def test_two_processes_share_a_study(tmp_path: Path) -> None:
     assert len(worker_pids(study)) == 6  # one each
     assert os.getpid() not in worker_pids(study)
     began, ended = zip(*((trial.datetime_start, trial.datetime_complete) for trial in study.trials), strict=True)
-    assert began[1] < ended[0]  # they ran side by side
+    assert any(later < end for later, end in zip(began[1:], ended, strict=False))  # they ran side by side
 
 
 @pytest.mark.slow
@@ -122,7 +122,7 @@ def test_a_command_that_was_killed_goes_on_beside_its_old_workers(tmp_path: Path
     wait_until(lambda: log.exists() and log.read_text().count('"kappa.constant.value"') >= 3)  # one is the enqueued
     command.kill()
     command.communicate()
-    study = run_trials(cheap(agent=replace(AGENT, n_envs=100)), log, "it", 3, n_jobs=2)
+    study = run_trials(cheap(agent=SLOW), log, "it", 3, n_jobs=2)
     assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 3
 
 
