@@ -217,7 +217,7 @@ def whole_training(args: argparse.Namespace) -> pd.DataFrame:
             "BARPO, cold": learn(BARPO, epsilon=EPSILON, **COLD),
             "ARPO, cold": learn(ARPO, epsilon=EPSILON, **COLD),
         },
-        args.turns + 3,  # episodes of different lengths make these times differ more than the others
+        args.turns,
     )
     speed = 8 * 512 / seconds
     return pd.DataFrame(
@@ -250,7 +250,7 @@ def cost(width: int) -> pd.DataFrame:
     """One row a batch size, one column a number of inner steps; 0 steps are one uniform draw."""
     rows = {}
     for batch in BATCHES:
-        place = ((17, 6), batch, 8 if batch < 2048 else 2)
+        place = ((17, 6), batch, 8 if batch < 8192 else 2)
         kwargs = {"n_epochs": 1, "policy_kwargs": {"net_arch": [width, width]}}
         works = {"PPO": filled(PPO, *place, **kwargs).train}
         for n in STEPS:
