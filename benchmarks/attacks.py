@@ -26,9 +26,9 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_barpo.adversary import PGD, Adversary, Objective, Towards
-from sb3_barpo.adversary.objectives import policy_output
 from sb3_barpo.attacks import MAD, PAAD, SARL
 from sb3_barpo.evaluation.robustness import run_trial
+from sb3_barpo.policies.evaluate import policy_output
 
 HERE = Path(__file__).parent
 PPO_SETTINGS = {"n_steps": 256, "batch_size": 256, "seed": 0}

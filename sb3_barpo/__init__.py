@@ -2,12 +2,11 @@
 
 from typing import TYPE_CHECKING, Any
 
-from sb3_barpo.arpo import ARPO
-from sb3_barpo.barpo import BARPO
+from sb3_barpo.training.presets import ARPO, BARPO
 
 if TYPE_CHECKING:
-    from sb3_barpo.recurrent import RecurrentARPO as RecurrentARPO
-    from sb3_barpo.recurrent import RecurrentBARPO as RecurrentBARPO
+    from sb3_barpo.training.recurrent import RecurrentARPO as RecurrentARPO
+    from sb3_barpo.training.recurrent import RecurrentBARPO as RecurrentBARPO
 
 __version__ = "0.1.0"
 
@@ -17,7 +16,7 @@ __all__ = ["ARPO", "BARPO", "__version__"]
 def __getattr__(name: str) -> Any:
     """The recurrent forms, imported only when they are asked for: sb3-contrib is an extra."""
     if name in ("RecurrentARPO", "RecurrentBARPO"):
-        from sb3_barpo import recurrent
+        from sb3_barpo.training import recurrent
 
         return getattr(recurrent, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -11,11 +11,11 @@ from typing import Any
 import gymnasium
 
 from sb3_barpo import __version__, zoo
-from sb3_barpo.agents import ALGORITHMS, load_agent
+from sb3_barpo.agents.load import ALGORITHMS, load_agent
 from sb3_barpo.attacks import ATTACKS
 from sb3_barpo.demo import ENV, EPSILON, STEPS, demo
-from sb3_barpo.evaluate import evaluate
 from sb3_barpo.evaluation.budgets import BUDGETS
+from sb3_barpo.evaluation.campaign import evaluate
 from sb3_barpo.experiment import Evaluation
 
 

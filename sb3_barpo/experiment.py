@@ -24,11 +24,11 @@ from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecNormalize
 from tqdm import tqdm
 
-from sb3_barpo.agents import algorithm, load_agent
-from sb3_barpo.attacks.attack import usual_policy
+from sb3_barpo.agents.load import algorithm, load_agent
 from sb3_barpo.evaluation import RobustnessReport, evaluate_robustness
 from sb3_barpo.evaluation.robustness import check_settings
-from sb3_barpo.records import read_record, write_record
+from sb3_barpo.policies.spaces import usual_policy
+from sb3_barpo.resume import read_record, write_record
 
 #: The algorithms that an experiment can compare.
 ALGORITHMS = ["ppo", "arpo", "barpo", "ppo_lstm", "arpo_lstm", "barpo_lstm"]

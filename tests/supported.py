@@ -14,7 +14,7 @@ from sights import ACTIONS, SIGHTS, agent, agent_with_memory, ball_of, epsilon_o
 from stable_baselines3 import PPO
 
 from sb3_barpo import ARPO, BARPO, RecurrentARPO, RecurrentBARPO
-from sb3_barpo.adversary import KL, SGLD, Adversary, Surrogate
+from sb3_barpo.adversary import SGLD, Adversary
 from sb3_barpo.attacks import ATTACKS, Attack, LearnedAttack
 from sb3_barpo.attacks.reversed_roles import PolicyAttack
 from sb3_barpo.evaluation import evaluate_robustness
@@ -54,7 +54,7 @@ def build(algorithm: type[PPO], sight: str, action: str, **own: Any) -> PPO:
 
 
 def trains(algorithm: type[PPO], sight: str, action: str) -> None:
-    objective = KL() if algorithm.default_kappa else Surrogate()  # type: ignore[attr-defined]  # one of ours
+    objective = algorithm.defence.objective
     adversary = Adversary(objective, SGLD(n_steps=2), ball_of(sight))
     learn(build(algorithm, sight, action, epsilon=epsilon_of(sight), adversary=adversary), 64)
 

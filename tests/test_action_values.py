@@ -27,8 +27,8 @@ from sb3_barpo.adversary import (
     Value,
     Weighted,
 )
-from sb3_barpo.adversary.closed_form import ClosedForm
-from sb3_barpo.adversary.objectives import policy_output
+from sb3_barpo.adversary.goals import ClosedForm
+from sb3_barpo.policies.evaluate import policy_output
 
 FEATURES, ROWS = 5, 32
 OBSERVATIONS = spaces.Box(-np.inf, np.inf, (FEATURES,), np.float32)

@@ -20,7 +20,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 import sb3_barpo
 from sb3_barpo import ARPO, BARPO
-from sb3_barpo.agents import load_agent
+from sb3_barpo.agents.load import load_agent
 from sb3_barpo.evaluation import evaluate_robustness
 
 ENV = "Pendulum-v1"

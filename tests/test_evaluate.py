@@ -12,12 +12,12 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import VecNormalize
 from victims import victim
 
-from sb3_barpo.agents import load_agent
+from sb3_barpo.agents.load import load_agent
 from sb3_barpo.attacks import LearnedAttack
 from sb3_barpo.cli import main
-from sb3_barpo.evaluate import evaluate
 from sb3_barpo.evaluation import RobustnessReport, budgets
 from sb3_barpo.evaluation.budgets import Budget, Member
+from sb3_barpo.evaluation.campaign import evaluate
 
 FAST = {"n_steps": 32, "batch_size": 64, "n_epochs": 1}
 GRID = Budget(

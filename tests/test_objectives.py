@@ -10,7 +10,7 @@ from stable_baselines3.common.distributions import (
 )
 
 from sb3_barpo.adversary import KL, Samples, Surrogate, Value, clipped_surrogate
-from sb3_barpo.adversary.objectives import action_distributions
+from sb3_barpo.policies.evaluate import action_distributions
 
 HEADS = {
     "gaussian": (2, lambda x: DiagGaussianDistribution(2).proba_distribution(x, th.tensor([-0.5, 0.3]).double())),

@@ -25,10 +25,11 @@ from sb3_barpo.attacks import (
     UnderAttack,
     VecAttackObservation,
 )
-from sb3_barpo.attacks.attack import GradientAttack, by_key, by_parts
+from sb3_barpo.attacks.attack import GradientAttack
 from sb3_barpo.evaluation import RobustEvalCallback, evaluate_robustness
 from sb3_barpo.evaluation.budgets import Budget, Member
 from sb3_barpo.evaluation.trace import trace_episode
+from sb3_barpo.policies.spaces import by_key, by_parts
 
 every_sight = pytest.mark.parametrize("sight", SIGHTS)
 

@@ -13,7 +13,7 @@ from stable_baselines3 import PPO
 
 from sb3_barpo import ARPO, BARPO
 from sb3_barpo.adversary import KL, PGD, Adversary, L2Ball
-from sb3_barpo.schedules import Cosine, Join, Ramp
+from sb3_barpo.schedules import Cosine, Join, Ramp, as_schedule
 
 BOTH = pytest.mark.parametrize("algorithm", [ARPO, BARPO])
 OBSERVATIONS = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
@@ -52,8 +52,8 @@ def test_round_trip(algorithm: type[PPO], strength: Any, tmp_path: Path) -> None
     assert same(again.policy.optimizer.state_dict(), model.policy.optimizer.state_dict())
     np.testing.assert_array_equal(actions(again), actions(model))
     for progress in (1.0, 0.7, 0.35, 0.0):
-        assert again._epsilon_schedule(progress) == model._epsilon_schedule(progress)
-        assert again._kappa_schedule(progress) == model._kappa_schedule(progress)
+        assert as_schedule(again.epsilon)(progress) == as_schedule(model.epsilon)(progress)
+        assert as_schedule(again.kappa)(progress) == as_schedule(model.kappa)(progress)
     if not callable(strength):
         assert again.epsilon == again.kappa == strength
 
@@ -91,7 +91,7 @@ def test_load_refuses_wrong_arguments(tmp_path: Path) -> None:
 
 def test_one_algorithm_from_the_files_of_the_other(tmp_path: Path) -> None:
     arpo = reloaded(trained(BARPO), tmp_path, ARPO, env=make_envs(), kappa=None)
-    assert arpo.kappa == ARPO.default_kappa
+    assert arpo.kappa == ARPO.defence.loss.kappa
     assert repr(arpo._adversary) == repr(arpo.default_adversary())
     arpo.learn(32)
 
@@ -110,7 +110,7 @@ def test_we_load_files_of_ppo(algorithm: type[PPO], tmp_path: Path) -> None:
     ppo = trained(PPO)
     model = reloaded(ppo, tmp_path, algorithm, env=make_envs(), epsilon=0.2)
     np.testing.assert_array_equal(actions(model), actions(ppo))
-    assert model.kappa == algorithm.default_kappa
+    assert model.kappa == algorithm.defence.loss.kappa
     assert learn(model, 32).column("adversary/epsilon") == [0.2]
     assert not np.array_equal(actions(model), actions(ppo))
 

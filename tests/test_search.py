@@ -18,11 +18,11 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecFram
 from victims import victim
 
 from sb3_barpo import BARPO
+from sb3_barpo.agents.pack import pack, unpack
 from sb3_barpo.attacks import PAAD, SARL, RobustSarsa, SarsaMAD
 from sb3_barpo.evaluation import evaluate_robustness, search
 from sb3_barpo.evaluation.budgets import BUDGETS, Budget, Member, make_budget
 from sb3_barpo.evaluation.search import Victim, find_attacks
-from sb3_barpo.evaluation.shipping import pack, unpack
 
 FAST = {"n_steps": 16, "batch_size": 32, "n_epochs": 1}
 GRID = Budget(

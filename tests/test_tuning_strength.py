@@ -109,7 +109,7 @@ def test_the_algorithms_take_what_is_suggested(algorithm: type[BARPO]) -> None:
     for trial in sampled(EVERYTHING, 20).trials:
         spec = trial.user_attrs["spec"]
         model = algorithm("MlpPolicy", "Pendulum-v1", n_steps=32, batch_size=32, device="cpu", **spec)
-        assert model._epsilon_schedule(0.3) == as_schedule(spec["epsilon"])(0.3)
+        assert as_schedule(model.epsilon)(0.3) == as_schedule(spec["epsilon"])(0.3)
         assert model._adversary.solver.first.n_steps == spec["adversary"]["n_steps"]
 
 

@@ -19,6 +19,7 @@ from zoo_commands import ENV, inside, manager, train
 from sb3_barpo import ARPO, BARPO, RecurrentARPO, RecurrentBARPO, zoo
 from sb3_barpo.cli import main
 from sb3_barpo.hyperparams import read
+from sb3_barpo.schedules import as_schedule
 
 # Deprecations among the libraries that the Zoo brings together are no business of ours.
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -139,8 +140,8 @@ def test_every_entry_makes_an_agent(algo: str, env: str, tmp_path: Path) -> None
     assert type(model) is ALGOS[algo]
     assert model.get_vec_normalize_env() is not None
     assert model.epsilon == saved["epsilon"]
-    assert [model._epsilon_schedule(left) for left in (1, 0)] == [0, STRENGTH.get(env.split("-")[0], 0.05)]
-    assert model._kappa_schedule(0.5) == (1 if "barpo" in algo else 0)
+    assert [as_schedule(model.epsilon)(left) for left in (1, 0)] == [0, STRENGTH.get(env.split("-")[0], 0.05)]
+    assert as_schedule(model.kappa)(0.5) == (1 if "barpo" in algo else 0)
     model.env.close()
 
 

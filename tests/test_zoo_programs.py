@@ -18,10 +18,11 @@ from stable_baselines3.common.vec_env import VecNormalize
 from zoo_commands import ENV, TINY, inside, manager, train
 
 from sb3_barpo import BARPO, RecurrentBARPO, zoo
-from sb3_barpo.agents import load_agent
+from sb3_barpo.agents.load import load_agent
 from sb3_barpo.cli import main
 from sb3_barpo.evaluation import RobustnessReport
 from sb3_barpo.hyperparams import read
+from sb3_barpo.zoo import programs
 
 # Deprecations among the libraries that the Zoo brings together are no business of ours.
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -180,8 +181,8 @@ def test_model_card() -> None:
     ours = 'pip install "sb3-barpo[zoo]"\npython -m sb3_barpo enjoy --algo {0} -f logs\n'
     ours += "python -m sb3_barpo load_from_hub --algo {0} -f logs"
     for algo in ("arpo", "barpo"):
-        assert zoo.model_card(card.format(algo)) == ours.format(algo)
-    assert zoo.model_card(card.format("ppo")) == card.format("ppo")
+        assert programs.model_card(card.format(algo)) == ours.format(algo)
+    assert programs.model_card(card.format("ppo")) == card.format("ppo")
 
 
 class FakeHub:
@@ -239,7 +240,7 @@ def test_an_agent_with_a_memory(tmp_path: Path, capsys: pytest.CaptureFixture[st
 def test_hopper_as_a_user_types_it(tmp_path: Path) -> None:
     """The Zoo's main uses, in processes of their own."""
     pytest.importorskip("mujoco")
-    path = os.pathsep.join(filter(None, [str(Path(zoo.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]))
+    path = os.pathsep.join(filter(None, [str(Path(zoo.__file__).parents[2]), os.environ.get("PYTHONPATH", "")]))
 
     def sb3_barpo(line: str) -> str:
         done = subprocess.run(

@@ -7,14 +7,13 @@ environment.
 
 from sb3_barpo.adversary.adversary import Adversary
 from sb3_barpo.adversary.balls import Ball, L2Ball, LinfBall
-from sb3_barpo.adversary.bounds import Bounds, DictBounds, check_observation_space, is_finite, observation_bounds
 from sb3_barpo.adversary.goals import Samples
 from sb3_barpo.adversary.layout import Observations, layout_of
+from sb3_barpo.adversary.limits import Bounds, DictBounds, observation_bounds
 from sb3_barpo.adversary.objectives import (
     KL,
     ActionValue,
     Objective,
-    Policy,
     Surrogate,
     Towards,
     Value,
@@ -24,6 +23,8 @@ from sb3_barpo.adversary.objectives import (
 from sb3_barpo.adversary.q_network import QNetwork
 from sb3_barpo.adversary.solvers import PGD, SGLD, Solver, Uniform, WarmStart
 from sb3_barpo.adversary.spec import AdversaryLike, as_adversary
+from sb3_barpo.policies.evaluate import Policy
+from sb3_barpo.policies.spaces import check_observation_space, is_finite
 
 __all__ = [
     "KL",

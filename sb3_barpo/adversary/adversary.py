@@ -1,39 +1,17 @@
 """The adversary: an objective to raise, a ball to stay in, a solver that climbs."""
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch as th
 
-from sb3_barpo.adversary import closed_form
 from sb3_barpo.adversary.balls import Ball, LinfBall
-from sb3_barpo.adversary.bounds import Bounds, DictBounds
-from sb3_barpo.adversary.closed_form import ClosedForm
-from sb3_barpo.adversary.goals import Goal, Samples
+from sb3_barpo.adversary.goals import ClosedForm, Goal, Samples
 from sb3_barpo.adversary.layout import layout_of
-from sb3_barpo.adversary.objectives import Objective, Policy
+from sb3_barpo.adversary.limits import Bounds, DictBounds
+from sb3_barpo.adversary.objectives import Objective
 from sb3_barpo.adversary.solvers import Solver
-
-
-@contextmanager
-def as_it_acts(policy: Policy) -> Iterator[None]:
-    """
-    Evaluation mode for a while: no dropout, and batch normalisation keeps its statistics.
-
-    :param policy: The policy.
-    """
-    was_training = policy.training
-    policy.set_training_mode(False)
-    try:
-        yield
-    finally:
-        policy.set_training_mode(was_training)
-
-
-def _as_it_acts(policy: Policy) -> AbstractContextManager[None]:
-    """The same in training, where a switch of all modules would cost as much as a step of the search."""
-    return nullcontext() if closed_form.serves(policy) else as_it_acts(policy)
+from sb3_barpo.policies.evaluate import Policy
+from sb3_barpo.policies.views import as_searched
 
 
 class Adversary:
@@ -114,7 +92,7 @@ class Adversary:
         layout = layout_of(observations, self.ball)
         seen = layout.join(observations)
         radius, generator = epsilon / layout.unit, self.generator(seen.device)
-        with _as_it_acts(policy):
+        with as_searched(policy):
             goal = self._goal(layout.policy(policy, observations), seen, samples)
             with th.inference_mode() if isinstance(goal, ClosedForm) else th.enable_grad():
                 delta = self.solver.solve(goal, seen, layout.ball, radius, generator, start)
@@ -127,7 +105,7 @@ class Adversary:
         """
         layout = layout_of(observations, self.ball)
         seen = layout.join(observations)
-        with _as_it_acts(policy), th.no_grad():
+        with as_searched(policy), th.no_grad():
             goal = self._goal(layout.policy(policy, observations), seen, samples)
             return goal(layout.join(perturbed)) - goal(seen)
 

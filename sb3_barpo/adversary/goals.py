@@ -1,9 +1,11 @@
-"""What an objective gives to a solver, and what it may need from a rollout."""
+"""What an objective returns to a solver, and what it may need from a rollout."""
 
 from collections.abc import Callable
 from typing import NamedTuple
 
 import torch as th
+
+from sb3_barpo.policies.mlp import Network
 
 #: Maps perturbed observations ``(B, *obs)`` to one value per sample ``(B,)``; row i depends on observation i alone,
 #: or for a recurrent policy on the observations before it in its sequence too.
@@ -34,3 +36,41 @@ class Samples(NamedTuple):
         :return: Their mean over the rows that count, shape ``(...)``.
         """
         return (values if self.mask is None else values[..., self.mask]).mean(-1)
+
+
+class ClosedForm:
+    """
+    A goal whose gradient is known.
+
+    :param goal: The goal itself.
+    :param network: The network on which it depends.
+    :param slope: Maps the network's output ``(B, out)`` to the gradient of the goal with respect to it ``(B, out)``.
+    """
+
+    def __init__(self, goal: Goal, network: Network, slope: Callable[[th.Tensor], th.Tensor]) -> None:
+        self.goal = goal
+        self.network = network
+        self.slope = slope
+
+    def __call__(self, perturbed: th.Tensor) -> th.Tensor:
+        return self.goal(perturbed)
+
+    def gradient(self, perturbed: th.Tensor) -> th.Tensor:
+        """
+        :param perturbed: Perturbed observations, shape ``(B, *obs)``.
+        :return: Gradient of the goal's sum, of the same shape and type.
+        """
+        outputs = self.network.forward(perturbed.detach())
+        gradient = self.network.backward(outputs, self.slope(outputs[-1]))
+        return gradient.reshape(perturbed.shape).to(perturbed.dtype)
+
+
+class WeightedSum(ClosedForm):
+    """Of goals whose gradients are known."""
+
+    def __init__(self, goal: Goal, parts: list[tuple[float, ClosedForm]]) -> None:
+        self.goal = goal
+        self.parts = parts
+
+    def gradient(self, perturbed: th.Tensor) -> th.Tensor:
+        return th.stack([weight * part.gradient(perturbed) for weight, part in self.parts]).sum(0)

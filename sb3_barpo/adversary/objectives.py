@@ -7,31 +7,16 @@ policy can answer can be attacked.
 """
 
 import functools
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Protocol
 
 import torch as th
-from stable_baselines3.common.distributions import Distribution
 
-from sb3_barpo.adversary import closed_form
-from sb3_barpo.adversary.goals import Goal, Samples
+from sb3_barpo.adversary.goals import ClosedForm, Goal, Samples, WeightedSum
 from sb3_barpo.adversary.q_network import QNetwork
-
-
-class Policy(Protocol):
-    """What objectives ask of a policy. SB3's ``ActorCriticPolicy`` fulfils it."""
-
-    training: bool
-
-    def get_distribution(self, obs: th.Tensor) -> Distribution:
-        """:return: The action distribution at the observations ``(B, *obs)``."""
-
-    def predict_values(self, obs: th.Tensor) -> th.Tensor:
-        """:return: The values of the observations ``(B, *obs)``, shape ``(B, 1)``."""
-
-    def set_training_mode(self, mode: bool) -> None:
-        """Switch dropout, batch normalisation and the like."""
+from sb3_barpo.policies import mlp
+from sb3_barpo.policies.evaluate import Policy, action_distributions, kl_divergence, policy_output
 
 
 def clipped_surrogate(log_prob: th.Tensor, samples: Samples) -> th.Tensor:
@@ -45,45 +30,6 @@ def clipped_surrogate(log_prob: th.Tensor, samples: Samples) -> th.Tensor:
     ratio = th.exp(log_prob - samples.old_log_prob)
     clipped = th.clamp(ratio, 1 - samples.clip_range, 1 + samples.clip_range)
     return th.min(samples.advantages * ratio, samples.advantages * clipped)
-
-
-def action_distributions(policy: Policy, observations: th.Tensor) -> list[th.distributions.Distribution]:
-    """
-    The torch distributions behind SB3's wrapper. The wrapper itself cannot be kept: a policy has one and refills it.
-
-    :param policy: The policy.
-    :param observations: Shape ``(B, *obs)``.
-    :return: One distribution, or one per action for ``MultiDiscrete``.
-    """
-    distribution = policy.get_distribution(observations).distribution
-    return distribution if isinstance(distribution, list) else [distribution]
-
-
-def kl_divergence(p: list[th.distributions.Distribution], q: list[th.distributions.Distribution]) -> th.Tensor:
-    """
-    :param p: Distributions from :func:`action_distributions`.
-    :param q: The same at other observations.
-    :return: Exact ``D_KL(p ‖ q)`` of the joint actions, shape ``(B,)``. A tanh squash leaves it as it is.
-    """
-    parts = [th.distributions.kl_divergence(p_i, q_i) for p_i, q_i in zip(p, q, strict=True)]
-    return th.stack([part.reshape(len(part), -1).sum(1) for part in parts]).sum(0)
-
-
-def policy_output(policy: Policy, observations: th.Tensor) -> th.Tensor:
-    """
-    What an adversary pulls at, as one vector.
-
-    :param policy: The policy.
-    :param observations: Shape ``(B, *obs)``.
-    :return: The mean of a Gaussian (before a squash), the probabilities of everything else, shape ``(B, outputs)``.
-    """
-    parts: list[th.Tensor] = [
-        distribution.probs
-        if isinstance(distribution, th.distributions.Categorical | th.distributions.Bernoulli)
-        else distribution.mean
-        for distribution in action_distributions(policy, observations)
-    ]
-    return th.cat([part.flatten(1) for part in parts], dim=1)
 
 
 class Objective(ABC):
@@ -123,7 +69,15 @@ class KL(Objective):
         def goal(perturbed: th.Tensor) -> th.Tensor:
             return kl_divergence(clean(), action_distributions(policy, perturbed))
 
-        return closed_form.kl(goal, policy, observations)
+        actor = mlp.network(policy, "actor")
+        if actor is None:
+            return goal
+        if (std := mlp.gaussian_std(policy)) is not None:
+            # Half the squared length of (μ(s') - μ(s)) / σ, which is its own gradient.
+            actor = actor.scaled(1 / std)
+            return ClosedForm(goal, actor.plus(-actor(observations)), lambda shift: shift)
+        probabilities = actor(observations).softmax(1)
+        return ClosedForm(goal, actor, lambda logits: logits.softmax(1) - probabilities)
 
 
 class Surrogate(Objective):
@@ -143,7 +97,38 @@ class Surrogate(Objective):
         def goal(perturbed: th.Tensor) -> th.Tensor:
             return -clipped_surrogate(policy.get_distribution(perturbed).log_prob(samples.actions), samples)
 
-        return closed_form.surrogate(goal, policy, samples)
+        return _surrogate_in_closed_form(goal, policy, samples)
+
+
+def _surrogate_in_closed_form(goal: Goal, policy: Policy, samples: Samples) -> Goal:
+    """The same goal with its gradient, if the policy is recognised."""
+    actor = mlp.network(policy, "actor")
+    if actor is None:
+        return goal
+    actions, old_log_prob, advantages, clip_range, _ = samples
+    # Where the ratio times the advantage exceeds this, the surrogate is clipped and has no gradient.
+    limit = advantages * (1 + clip_range * advantages.sign())
+
+    def by_log_prob(log_ratio: th.Tensor) -> th.Tensor:
+        unclipped = advantages * log_ratio.exp_()
+        return (unclipped * (unclipped <= limit))[:, None]
+
+    if (std := mlp.gaussian_std(policy)) is not None:
+        # log π(a|s') is minus half the squared length of (a - μ(s')) / σ, and a constant.
+        constant = -old_log_prob - std.log().add(math.log(2 * math.pi) / 2).sum()
+
+        def gaussian(distance: th.Tensor) -> th.Tensor:
+            return by_log_prob(th.sub(constant, distance.square().sum(1), alpha=0.5)) * distance
+
+        return ClosedForm(goal, actor.scaled(-1 / std).plus(actions / std), gaussian)
+
+    def categorical(logits: th.Tensor) -> th.Tensor:
+        log_probs = logits.log_softmax(1)
+        log_ratio = log_probs.gather(1, actions[:, None]).squeeze(1) - old_log_prob
+        return by_log_prob(log_ratio) * (log_probs.exp() - taken)
+
+    taken = th.nn.functional.one_hot(actions, actor.layers[-1].weight.shape[1])
+    return ClosedForm(goal, actor, categorical)
 
 
 class Value(Objective):
@@ -153,7 +138,8 @@ class Value(Objective):
         def goal(perturbed: th.Tensor) -> th.Tensor:
             return -policy.predict_values(perturbed).flatten()
 
-        return closed_form.value(goal, policy)
+        critic = mlp.network(policy, "critic")
+        return goal if critic is None else ClosedForm(goal, critic, lambda output: -th.ones_like(output))
 
 
 class ActionValue(Objective):
@@ -175,12 +161,22 @@ class ActionValue(Objective):
             def expected(perturbed: th.Tensor) -> th.Tensor:
                 return -(policy_output(policy, perturbed) * values).sum(1)
 
-            return closed_form.towards(expected, policy, -values)
+            return _towards_in_closed_form(expected, policy, -values)
 
         def goal(perturbed: th.Tensor) -> th.Tensor:
             return -self.q.forward(observations, policy_output(policy, perturbed))
 
-        return closed_form.action_value(goal, policy, observations, self.q)
+        actor = mlp.network(policy, "actor")
+        if actor is None or not isinstance(self.q, QNetwork) or mlp.gaussian_std(policy) is None:
+            return goal
+        judge = mlp.Network.of([*self.q.net])
+        seen = observations.flatten(1).float()
+
+        def slope(mean: th.Tensor) -> th.Tensor:
+            outputs = judge.forward(th.cat([seen, mean], dim=1))
+            return -judge.backward(outputs, th.ones_like(outputs[-1]))[:, seen.shape[1] :]
+
+        return ClosedForm(goal, actor, slope)
 
 
 class Towards(Objective):
@@ -208,7 +204,23 @@ class Towards(Objective):
         def goal(perturbed: th.Tensor) -> th.Tensor:
             return ((policy_output(policy, perturbed) - clean) * direction).sum(1)
 
-        return closed_form.towards(goal, policy, direction)
+        return _towards_in_closed_form(goal, policy, direction)
+
+
+def _towards_in_closed_form(goal: Goal, policy: Policy, direction: th.Tensor) -> Goal:
+    """The goal ``⟨m(s') - m(s), direction⟩`` with its gradient, if the policy is recognised."""
+    actor = mlp.network(policy, "actor")
+    if actor is None:
+        return goal
+    direction = direction.float()  # as the network is, whatever the type of the observations
+    if mlp.gaussian_std(policy) is not None:
+        return ClosedForm(goal, actor, lambda _: direction)
+
+    def slope(logits: th.Tensor) -> th.Tensor:
+        probabilities = logits.softmax(1)
+        return probabilities * (direction - (probabilities * direction).sum(1, keepdim=True))
+
+    return ClosedForm(goal, actor, slope)
 
 
 class Weighted(Objective):
@@ -232,7 +244,8 @@ class Weighted(Objective):
         def goal(perturbed: th.Tensor) -> th.Tensor:
             return th.stack([weight * part(perturbed) for weight, part in goals]).sum(0)
 
-        return closed_form.weighted(goal, goals)
+        known = [(weight, part) for weight, part in goals if isinstance(part, ClosedForm)]
+        return WeightedSum(goal, known) if len(known) == len(goals) else goal
 
     def __repr__(self) -> str:
         return f"Weighted({self.parts!r})"

@@ -15,8 +15,7 @@ from typing import ClassVar
 import torch as th
 
 from sb3_barpo.adversary.balls import Ball
-from sb3_barpo.adversary.closed_form import ClosedForm
-from sb3_barpo.adversary.goals import Goal
+from sb3_barpo.adversary.goals import ClosedForm, Goal
 
 
 def _climb(

@@ -3,20 +3,19 @@
 import copy
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch as th
-from gymnasium import spaces
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy
-from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.utils import obs_as_tensor
 
-from sb3_barpo.adversary import Adversary, Ball, Bounds, DictBounds, LinfBall, check_observation_space, is_finite
-from sb3_barpo.adversary.sequences import is_recurrent
+from sb3_barpo.adversary import Adversary, Ball, Bounds, DictBounds, LinfBall
 from sb3_barpo.attacks.memory import Memory
+from sb3_barpo.policies.spaces import by_parts, check_observation_space, is_finite
+from sb3_barpo.policies.views import is_recurrent
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -33,30 +32,6 @@ def check_epsilon(epsilon: float) -> float:
             "observation, in units of what the policy sees; 0.075 is usual for Hopper."
         )
     return float(epsilon)
-
-
-def by_parts(observations: Any) -> dict[str, Any]:
-    """:return: What stands under each key of a ``Dict``; of anything else, itself under the key ``""``."""
-    return dict(observations.items()) if isinstance(observations, Mapping | spaces.Dict) else {"": observations}
-
-
-def by_key(function: Callable[..., Any], first: Any, *others: Any) -> Any:
-    """
-    :param function: Takes arrays.
-    :param first: An observation, of a ``Dict`` space or not.
-    :param others: More of the same space, or the space.
-    :return: The function's results, by key where observations are.
-    """
-    if isinstance(first, Mapping):
-        return {key: function(value, *(other[key] for other in others)) for key, value in first.items()}
-    return function(first, *others)
-
-
-def usual_policy(space: spaces.Space[Any]) -> str:
-    """:return: The name of SB3's policy for such observations."""
-    if isinstance(space, spaces.Dict):
-        return "MultiInputPolicy"
-    return "CnnPolicy" if is_image_space(space) else "MlpPolicy"
 
 
 class Attack(ABC):

@@ -15,9 +15,9 @@ from stable_baselines3.common.vec_env import VecEnv, is_vecenv_wrapped
 
 from sb3_barpo.adversary import Ball, Bounds, DictBounds, L2Ball, LinfBall
 from sb3_barpo.attacks.attack import Attack
-from sb3_barpo.attacks.faces import AttackObservation, VecAttackObservation
 from sb3_barpo.attacks.memory import Memory
 from sb3_barpo.attacks.victim import normalizer_digest, undisturbed, victim_digest
+from sb3_barpo.attacks.wrappers import AttackObservation, VecAttackObservation
 
 if TYPE_CHECKING:
     from typing_extensions import Self

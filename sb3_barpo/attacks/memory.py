@@ -6,8 +6,7 @@ import numpy as np
 import torch as th
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
-from sb3_barpo.adversary.adversary import as_it_acts
-from sb3_barpo.adversary.sequences import OnSequences, is_recurrent
+from sb3_barpo.policies.views import OnSequences, evaluation_mode, is_recurrent
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -81,7 +80,7 @@ class Memory:
 
         :param shown: What the policy saw at the present one, arrays of shape ``(B, *obs)`` or by key.
         """
-        with as_it_acts(self._policy), th.no_grad():
+        with evaluation_mode(self._policy), th.no_grad():
             observations = self._policy.obs_to_tensor(shown)[0]
             # Of the most likely action: no random number is drawn.
             self._states = self._policy(observations, self._states, self._starts, deterministic=True)[3]

@@ -21,12 +21,12 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepR
 from tqdm import tqdm
 
 from sb3_barpo.adversary import PGD, Adversary, Ball, LinfBall, Towards, layout_of
-from sb3_barpo.adversary.adversary import as_it_acts
-from sb3_barpo.adversary.objectives import policy_output
-from sb3_barpo.attacks.attack import by_key, by_parts, usual_policy
-from sb3_barpo.attacks.faces import bounds_behind
 from sb3_barpo.attacks.learned import LearnedAttack
 from sb3_barpo.attacks.memory import Memory, States
+from sb3_barpo.attacks.wrappers import bounds_behind
+from sb3_barpo.policies.evaluate import policy_output
+from sb3_barpo.policies.spaces import by_key, by_parts, usual_policy
+from sb3_barpo.policies.views import evaluation_mode
 
 
 class RoleReversedVecEnv(VecEnvWrapper):
@@ -267,7 +267,7 @@ class PAAD(PolicyAttack):
     def adversary_space(self) -> spaces.Box:
         # Only the direction matters; the bounds, which SB3 asks for, are so wide that they never clip one.
         self.memory = Memory.of(self.model, n_envs=1)
-        with as_it_acts(self.model.policy), th.no_grad():
+        with evaluation_mode(self.model.policy), th.no_grad():
             n_outputs = policy_output(self.victim, self._example()).shape[1]
         return spaces.Box(-100.0, 100.0, (n_outputs,))
 

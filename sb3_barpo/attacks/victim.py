@@ -13,8 +13,8 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize, unwrap_vec_normalize
 
-from sb3_barpo.adversary.adversary import as_it_acts
 from sb3_barpo.attacks.memory import Memory
+from sb3_barpo.policies.views import evaluation_mode
 
 
 def victim_digest(model: OnPolicyAlgorithm) -> str:
@@ -57,7 +57,7 @@ def undisturbed(model: OnPolicyAlgorithm, venv: VecEnv) -> Iterator[None]:
     try:
         for layer in layers:
             layer.training = layer.norm_reward = False
-        with as_it_acts(model.policy), th.random.fork_rng(devices=devices):
+        with evaluation_mode(model.policy), th.random.fork_rng(devices=devices):
             yield
     finally:
         for layer, (training, norm_reward) in zip(layers, switches, strict=True):

@@ -26,14 +26,14 @@ from stable_baselines3.common.vec_env import VecEnv
 from tqdm import tqdm
 
 from sb3_barpo.adversary import Ball
+from sb3_barpo.agents.pack import pack, unpack
 from sb3_barpo.attacks import ATTACKS, LearnedAttack, RobustSarsa, SarsaMAD
 from sb3_barpo.attacks.two_rates import TwoRatesPolicy
 from sb3_barpo.attacks.victim import normalizer_digest, undisturbed, victim_digest
 from sb3_barpo.evaluation.budgets import Budget, Member, make_budget
 from sb3_barpo.evaluation.episodes import run_episodes
-from sb3_barpo.evaluation.shipping import pack, unpack
-from sb3_barpo.records import read_record, replacing, write_record
-from sb3_barpo.robust_update import RobustUpdate
+from sb3_barpo.resume import read_record, replacing, write_record
+from sb3_barpo.training.robust import RobustUpdate
 
 #: Seeds of the episodes that compare members lie this far from those of the report.
 SELECTION = 1_000_000

@@ -11,11 +11,11 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 
 from sb3_barpo.adversary import check_observation_space
 from sb3_barpo.attacks import Attack, LearnedAttack
-from sb3_barpo.attacks.attack import by_parts
 from sb3_barpo.attacks.learned import check_clean_env
 from sb3_barpo.attacks.victim import undisturbed
 from sb3_barpo.evaluation.episodes import run_episodes
 from sb3_barpo.evaluation.report import NATURAL
+from sb3_barpo.policies.spaces import by_parts
 
 
 class Trace(NamedTuple):

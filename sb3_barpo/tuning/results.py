@@ -13,7 +13,7 @@ import yaml
 from optuna.trial import TrialState
 from stable_baselines3.common.env_util import make_vec_env
 
-from sb3_barpo.agents import algorithm
+from sb3_barpo.agents.load import algorithm
 from sb3_barpo.evaluation.plots import COLOURS, canvas
 from sb3_barpo.evaluation.tables import number
 from sb3_barpo.experiment import Agent, policy_name

@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
-from sb3_barpo.agents import algorithm
+from sb3_barpo.agents.load import algorithm
 from sb3_barpo.evaluation.robustness import learned_names
 from sb3_barpo.experiment import Agent, Evaluation, make_model
 from sb3_barpo.schedules import Constant, Ramp
@@ -78,7 +78,7 @@ class Tuning:
     @property
     def paper(self) -> dict[str, Any]:
         """The paper's setting: the field's ramp up to ε, and κ = 1 for BARPO, 0 for ARPO."""
-        kappa = Constant(algorithm(self.agent.algo).default_kappa)  # type: ignore[attr-defined]  # one of ours
+        kappa = Constant(algorithm(self.agent.algo).defence.loss.kappa)  # type: ignore[attr-defined]  # one of ours
         return {"epsilon": Ramp(self.epsilon).to_spec(), "kappa": kappa.to_spec()}
 
     def to_spec(self) -> dict[str, Any]:

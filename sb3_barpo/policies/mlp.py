@@ -1,13 +1,11 @@
 """
-Gradients in closed form, for the policies that SB3 users train most: MLPs on flat observations.
+SB3's MLP policies, read once: the networks from a flat observation to the mean action, the logits or the value.
 
-A ten-step search by autograd costs several times SB3's own update; plain matrix products cost a part of that.
-Objectives pass their goals through this module; for a policy that it does not serve it gives them back as they are.
-Both ways give the same gradient up to rounding, so nothing else needs to know.
+A ten-step search by autograd costs several times SB3's own update; plain matrix products cost a part of that. What is
+not exactly what SB3 builds by default is not recognised, and takes the general path by autograd. Both ways give the
+same gradient up to rounding, so nothing else needs to know.
 """
 
-import math
-from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import torch as th
@@ -16,9 +14,6 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.torch_layers import FlattenExtractor, MlpExtractor
 from torch import nn
-
-from sb3_barpo.adversary.goals import Goal, Samples
-from sb3_barpo.adversary.q_network import QNetwork
 
 #: Matrix products with fewer columns than this are slow on CPUs; zeros that fill them up cost less than they save.
 _MIN_COLUMNS = 16
@@ -123,33 +118,6 @@ class Network:
         return gradient if features == gradient.shape[1] else gradient[:, :features]
 
 
-class ClosedForm:
-    """
-    A goal whose gradient is known.
-
-    :param goal: The goal itself.
-    :param network: The network on which it depends.
-    :param slope: Maps the network's output ``(B, out)`` to the gradient of the goal with respect to it ``(B, out)``.
-    """
-
-    def __init__(self, goal: Goal, network: Network, slope: Callable[[th.Tensor], th.Tensor]) -> None:
-        self.goal = goal
-        self.network = network
-        self.slope = slope
-
-    def __call__(self, perturbed: th.Tensor) -> th.Tensor:
-        return self.goal(perturbed)
-
-    def gradient(self, perturbed: th.Tensor) -> th.Tensor:
-        """
-        :param perturbed: Perturbed observations, shape ``(B, *obs)``.
-        :return: Gradient of the goal's sum, of the same shape and type.
-        """
-        outputs = self.network.forward(perturbed.detach())
-        gradient = self.network.backward(outputs, self.slope(outputs[-1]))
-        return gradient.reshape(perturbed.shape).to(perturbed.dtype)
-
-
 def modules(policy: object, part: Literal["actor", "critic"]) -> list[nn.Module] | None:
     """
     :param policy: A policy.
@@ -185,8 +153,8 @@ def modules(policy: object, part: Literal["actor", "critic"]) -> list[nn.Module]
     return None if any(module._forward_hooks or module._forward_pre_hooks for module in called) else found
 
 
-def serves(policy: object) -> bool:
-    """:return: Whether actor and critic are what this module serves; such a policy has no training mode of its own."""
+def is_mlp(policy: object) -> bool:
+    """:return: Whether actor and critic are recognised; such a policy has no training mode of its own."""
     return modules(policy, "actor") is not None and modules(policy, "critic") is not None
 
 
@@ -200,135 +168,11 @@ def network(policy: object, part: Literal["actor", "critic"]) -> Network | None:
     return None if found is None else Network.of(found)
 
 
-def kl(goal: Goal, policy: object, observations: th.Tensor) -> Goal:
+def gaussian_std(policy: Any) -> th.Tensor | None:
     """
-    :param goal: ``KL(π(·|s) ‖ π(·|s'))`` as a function of ``s'``.
-    :param policy: The policy π.
-    :param observations: The clean observations ``s``, shape ``(B, *obs)``.
-    :return: The same goal, with its gradient in closed form if the policy allows it.
+    :param policy: A policy that :func:`modules` recognises.
+    :return: Standard deviations of a Gaussian policy's actions, shape ``(actions,)``; ``None`` for a categorical one.
     """
-    actor = network(policy, "actor")
-    if actor is None:
-        return goal
-    if (std := _std(policy)) is not None:
-        # Half the squared length of (μ(s') - μ(s)) / σ, which is its own gradient.
-        actor = actor.scaled(1 / std)
-        return ClosedForm(goal, actor.plus(-actor(observations)), lambda shift: shift)
-    probabilities = actor(observations).softmax(1)
-    return ClosedForm(goal, actor, lambda logits: logits.softmax(1) - probabilities)
-
-
-def surrogate(goal: Goal, policy: object, samples: Samples) -> Goal:
-    """
-    :param goal: ``-surr(s')``.
-    :param policy: The policy.
-    :param samples: The minibatch.
-    :return: The same goal, with its gradient in closed form if the policy allows it.
-    """
-    actor = network(policy, "actor")
-    if actor is None:
-        return goal
-    actions, old_log_prob, advantages, clip_range, _ = samples
-    # Where the ratio times the advantage exceeds this, the surrogate is clipped and has no gradient.
-    limit = advantages * (1 + clip_range * advantages.sign())
-
-    def by_log_prob(log_ratio: th.Tensor) -> th.Tensor:
-        unclipped = advantages * log_ratio.exp_()
-        return (unclipped * (unclipped <= limit))[:, None]
-
-    if (std := _std(policy)) is not None:
-        # log π(a|s') is minus half the squared length of (a - μ(s')) / σ, and a constant.
-        constant = -old_log_prob - std.log().add(math.log(2 * math.pi) / 2).sum()
-
-        def gaussian(distance: th.Tensor) -> th.Tensor:
-            return by_log_prob(th.sub(constant, distance.square().sum(1), alpha=0.5)) * distance
-
-        return ClosedForm(goal, actor.scaled(-1 / std).plus(actions / std), gaussian)
-
-    def categorical(logits: th.Tensor) -> th.Tensor:
-        log_probs = logits.log_softmax(1)
-        log_ratio = log_probs.gather(1, actions[:, None]).squeeze(1) - old_log_prob
-        return by_log_prob(log_ratio) * (log_probs.exp() - taken)
-
-    taken = nn.functional.one_hot(actions, actor.layers[-1].weight.shape[1])
-    return ClosedForm(goal, actor, categorical)
-
-
-def value(goal: Goal, policy: object) -> Goal:
-    """
-    :param goal: ``-V(s')``.
-    :param policy: The policy with the critic V.
-    :return: The same goal, with its gradient in closed form if the policy allows it.
-    """
-    critic = network(policy, "critic")
-    return goal if critic is None else ClosedForm(goal, critic, lambda output: -th.ones_like(output))
-
-
-def towards(goal: Goal, policy: object, direction: th.Tensor) -> Goal:
-    """
-    :param goal: ``⟨m(s') - m(s), direction⟩``, with m the mean action or the probabilities of the actions.
-    :param policy: The policy.
-    :param direction: Shape ``(B, outputs)``.
-    :return: The same goal, with its gradient in closed form if the policy allows it.
-    """
-    actor = network(policy, "actor")
-    if actor is None:
-        return goal
-    direction = direction.float()  # as the network is, whatever the type of the observations
-    if _std(policy) is not None:
-        return ClosedForm(goal, actor, lambda _: direction)
-
-    def slope(logits: th.Tensor) -> th.Tensor:
-        probabilities = logits.softmax(1)
-        return probabilities * (direction - (probabilities * direction).sum(1, keepdim=True))
-
-    return ClosedForm(goal, actor, slope)
-
-
-def action_value(goal: Goal, policy: object, observations: th.Tensor, q: object) -> Goal:
-    """
-    :param goal: ``-Q(s, m(s'))`` for continuous actions, with m the mean action.
-    :param policy: The policy.
-    :param observations: The clean observations ``s``, shape ``(B, *obs)``.
-    :param q: The action value Q.
-    :return: The same goal, with its gradient in closed form if policy and Q allow it.
-    """
-    actor = network(policy, "actor")
-    if actor is None or not isinstance(q, QNetwork) or _std(policy) is None:
-        return goal
-    judge = Network.of([*q.net])
-    seen = observations.flatten(1).float()
-
-    def slope(mean: th.Tensor) -> th.Tensor:
-        outputs = judge.forward(th.cat([seen, mean], dim=1))
-        return -judge.backward(outputs, th.ones_like(outputs[-1]))[:, seen.shape[1] :]
-
-    return ClosedForm(goal, actor, slope)
-
-
-class _WeightedSum(ClosedForm):
-    """Of goals whose gradients are known."""
-
-    def __init__(self, goal: Goal, parts: list[tuple[float, ClosedForm]]) -> None:
-        self.goal = goal
-        self.parts = parts
-
-    def gradient(self, perturbed: th.Tensor) -> th.Tensor:
-        return th.stack([weight * part.gradient(perturbed) for weight, part in self.parts]).sum(0)
-
-
-def weighted(goal: Goal, parts: list[tuple[float, Goal]]) -> Goal:
-    """
-    :param goal: The weighted sum of the parts.
-    :param parts: Weights and goals.
-    :return: The same goal, with its gradient in closed form if those of all parts are.
-    """
-    known = [(weight, part) for weight, part in parts if isinstance(part, ClosedForm)]
-    return _WeightedSum(goal, known) if len(known) == len(parts) else goal
-
-
-def _std(policy: Any) -> th.Tensor | None:
-    """The standard deviation of each action of a Gaussian policy, ``(actions,)``; ``None`` for a categorical one."""
     if type(policy.action_dist) is CategoricalDistribution:
         return None
     log_std: th.Tensor = policy.log_std.detach()

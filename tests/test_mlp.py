@@ -9,7 +9,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import nn
 
 from sb3_barpo.adversary import KL, PGD, SGLD, Adversary, LinfBall, Objective, Samples, Surrogate, Value
-from sb3_barpo.adversary.closed_form import ClosedForm
+from sb3_barpo.adversary.goals import ClosedForm
 
 BATCH, FEATURES = 64, 5
 BOX = spaces.Box(-1, 1, (3,))
@@ -127,7 +127,7 @@ def test_a_search_ends_where_autograd_would_end(
         return adversary.perturb(policy, observations, 0.1, samples)
 
     fast = search()
-    monkeypatch.setattr("sb3_barpo.adversary.closed_form.network", lambda policy, part: None)
+    monkeypatch.setattr("sb3_barpo.policies.mlp.network", lambda policy, part: None)
     assert not isinstance(objective.prepare(policy, observations, samples), ClosedForm)
     # A sign may tip on rounding where a gradient crosses 0, and a row with it; hardly ever more than that.
     assert (fast - search()).abs().amax(1).lt(1e-6).double().mean() > 0.95

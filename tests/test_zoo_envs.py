@@ -16,7 +16,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecExtractDictObs, VecFrameStack, VecNormalize
 
 from sb3_barpo import RecurrentBARPO
-from sb3_barpo.agents import load_agent
+from sb3_barpo.agents.load import load_agent
 
 yaml = pytest.importorskip("yaml")
 pytest.importorskip("rl_zoo3")

@@ -23,8 +23,9 @@ from stable_baselines3.common.vec_env import (
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 
 from sb3_barpo.adversary import Bounds, DictBounds, observation_bounds
-from sb3_barpo.attacks.attack import Attack, by_key, by_parts
+from sb3_barpo.attacks.attack import Attack
 from sb3_barpo.attacks.memory import Memory
+from sb3_barpo.policies.spaces import by_key, by_parts
 
 
 def _perturbed(attack: Attack, batch: Any, vec_normalize: VecNormalize | None, memory: Memory | None) -> Any:

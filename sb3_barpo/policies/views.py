@@ -1,10 +1,34 @@
-"""Recurrent policies, seen as policies without a memory."""
+"""Views of policies: in evaluation mode, and recurrent ones as policies without a memory."""
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch as th
 from stable_baselines3.common.distributions import Distribution
+
+from sb3_barpo.policies import mlp
+from sb3_barpo.policies.evaluate import Policy
+
+
+@contextmanager
+def evaluation_mode(policy: Policy) -> Iterator[None]:
+    """
+    Evaluation mode for a while: no dropout, and batch normalisation keeps its statistics.
+
+    :param policy: The policy.
+    """
+    was_training = policy.training
+    policy.set_training_mode(False)
+    try:
+        yield
+    finally:
+        policy.set_training_mode(was_training)
+
+
+def as_searched(policy: Policy) -> AbstractContextManager[None]:
+    """The same for a search in training, where a switch of all modules would cost as much as one of its steps."""
+    return nullcontext() if mlp.is_mlp(policy) else evaluation_mode(policy)
 
 
 def is_recurrent(policy: object) -> bool:

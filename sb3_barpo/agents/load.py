@@ -11,7 +11,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv, VecFrameStack, VecNormalize
 
-from sb3_barpo import zoo_records
+from sb3_barpo.agents import zoo_envs
 
 #: The algorithms whose agents can be loaded, by their names in the RL Zoo: package and class. Those of sb3-contrib are
 #: imported only when an agent needs them.
@@ -174,13 +174,13 @@ def algorithm(name: str) -> type[OnPolicyAlgorithm]:
 
 def _environments(file: Path, folders: list[Path], env_id: str, n_envs: int) -> tuple[VecEnv, int]:
     """The environments, as RL Zoo has built them if it has, and how many frames are to be stacked around them."""
-    files = zoo_records.records(folders)
+    files = zoo_envs.records(folders)
     if files:
-        zoo_records.register(env_id)
-    if not (changes := zoo_records.changes(files)):
+        zoo_envs.register(env_id)
+    if not (changes := zoo_envs.changes(files)):
         return make_vec_env(env_id, n_envs), 0
     try:
-        return zoo_records.rebuild(files, env_id, n_envs)
+        return zoo_envs.rebuild(files, env_id, n_envs)
     except Exception as error:  # wrappers run their own code
         raise ValueError(
             f"{str(file)!r} was trained with {', '.join(changes)}, says {str(files[0])!r}, and such an environment "

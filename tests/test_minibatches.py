@@ -16,7 +16,9 @@ from torch import nn
 
 from sb3_barpo import ARPO, BARPO
 from sb3_barpo.adversary import KL, PGD, SGLD, Adversary, LinfBall, Uniform, WarmStart
-from sb3_barpo.fast_update import LastVisits, evaluate_actions, fused
+from sb3_barpo.policies.evaluate import evaluate_actions
+from sb3_barpo.training.minibatches import LastVisits
+from sb3_barpo.training.optim import fused
 
 SPACES = pytest.mark.parametrize("env_id", ["Pendulum-v1", "CartPole-v1"])
 BOTH = pytest.mark.parametrize("algorithm", [ARPO, BARPO])
@@ -73,7 +75,7 @@ def test_a_whole_update_ends_where_the_slow_one_ends(
     algorithm: type[PPO], env_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fast = weights(update(algorithm, env_id, ActorCriticPolicy))
-    monkeypatch.setattr("sb3_barpo.robust_update.fused", lambda optimizer: nullcontext())
+    monkeypatch.setattr("sb3_barpo.training.robust.fused", lambda optimizer: nullcontext())
     slow = weights(update(algorithm, env_id, General))
     start = weights(algorithm(General, make_envs(env_id), **TINY))
     moved = max((slow[name] - start[name]).abs().max() for name in slow)

@@ -72,24 +72,3 @@ def _limits(space: spaces.Box, low: np.ndarray, high: np.ndarray, device: th.dev
         return None
     ends = ((space.low, low), (space.high, high))
     return Bounds(*(th.as_tensor(np.where(np.isfinite(raw), seen, raw), device=device) for raw, seen in ends))
-
-
-def check_observation_space(space: spaces.Space[Any]) -> spaces.Box | spaces.Dict:
-    """
-    :param space: Observation space of an environment or a policy.
-    :return: The same space, if its observations can be perturbed: a ``Box`` of numbers, or a ``Dict`` with one.
-    :raises TypeError: if they cannot.
-    """
-    parts = list(space.values()) if isinstance(space, spaces.Dict) else [space]
-    if not any(isinstance(part, spaces.Box) for part in parts):
-        raise TypeError(
-            f"Observations of {space} cannot be perturbed: its values have no neighbours at a small distance. Only Box "
-            "spaces, and Dict spaces with a Box among their keys, can; use plain PPO, or wrap the environment."
-        )
-    return space  # type: ignore[return-value]  # a Dict or a Box
-
-
-def is_finite(observations: Any) -> bool:
-    """:return: Whether all numbers of an array, or of arrays by key, are finite."""
-    parts = observations.values() if isinstance(observations, Mapping) else [observations]
-    return all(bool(np.isfinite(part).all()) for part in parts)

@@ -8,14 +8,14 @@ import torch as th
 from joblib import Parallel, delayed
 from tqdm import tqdm
 
-from sb3_barpo.agents import LoadedAgent
+from sb3_barpo.agents.load import LoadedAgent
+from sb3_barpo.agents.pack import pack, unpack
 from sb3_barpo.attacks import ATTACKS, Attack, LearnedAttack, attack_names
 from sb3_barpo.evaluation import RobustnessReport
 from sb3_barpo.evaluation.plots import plot_trace
 from sb3_barpo.evaluation.report import COLUMNS
 from sb3_barpo.evaluation.robustness import Row, check_settings, learned_names, run_trial
 from sb3_barpo.evaluation.search import Victim, find_attacks, members_tried
-from sb3_barpo.evaluation.shipping import pack, unpack
 from sb3_barpo.evaluation.trace import trace_episode
 
 

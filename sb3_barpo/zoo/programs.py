@@ -23,7 +23,7 @@ from typing import Any
 
 import gymnasium
 
-from sb3_barpo.agents import algorithm
+from sb3_barpo.agents.load import algorithm
 from sb3_barpo.schedules import as_schedule
 
 #: What is added to the Zoo's algorithms, and the one of the Zoo on which each builds.

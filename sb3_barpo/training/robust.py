@@ -1,6 +1,8 @@
 """The adversary in PPO's loop: the arguments, the one training loop and the logging that all forms share."""
 
 import copy
+import dataclasses
+import inspect
 from collections import defaultdict
 from contextlib import nullcontext
 from typing import Any, ClassVar, NamedTuple, TypeVar
@@ -15,33 +17,34 @@ from stable_baselines3.common.utils import explained_variance
 from torch.nn import functional as F
 
 from sb3_barpo.adversary import (
-    KL,
     Adversary,
     AdversaryLike,
     Bounds,
     DictBounds,
     Samples,
     as_adversary,
-    check_observation_space,
     clipped_surrogate,
-    is_finite,
     observation_bounds,
 )
-from sb3_barpo.adversary.adversary import as_it_acts
-from sb3_barpo.fast_update import LastVisits, evaluate_actions, fused
-from sb3_barpo.schedules import KINDS, ScheduleLike, as_schedule
+from sb3_barpo.losses import Defence, OuterLoss
+from sb3_barpo.losses.base import plain, strength_at
+from sb3_barpo.policies.spaces import check_observation_space, is_finite
+from sb3_barpo.schedules import ScheduleLike, as_schedule
+from sb3_barpo.training.inner import Inner, Logs
+from sb3_barpo.training.minibatches import LastVisits
+from sb3_barpo.training.optim import fused
 
 SelfRobustUpdate = TypeVar("SelfRobustUpdate", bound="RobustUpdate")
 
 
 class _Update(NamedTuple):
-    """What stays the same during one call of ``train``."""
+    """What stays the same during one call of ``train``. ``inner`` is ``None`` at strength 0: that is PPO."""
 
     clip_range: float
     clip_range_vf: float | None
     epsilon: float
-    kappa: float
-    bounds: Bounds | DictBounds | None
+    loss: OuterLoss
+    inner: Inner | None
 
 
 class RobustUpdate(OnPolicyAlgorithm):
@@ -50,14 +53,12 @@ class RobustUpdate(OnPolicyAlgorithm):
     Users take :class:`ARPO`, :class:`BARPO` and their recurrent forms.
 
     Rollouts are collected by the clean policy. In each minibatch an adversary looks for perturbed observations ``s'``
-    within ε of the clean ones ``s``, and the policy loss becomes
+    within ε of the clean ones ``s``, and the outer loss of :attr:`defence` replaces PPO's policy loss
+    ``-mean surr(s)``, with ``s'`` held fixed. Value loss and entropy bonus stay on clean observations. At
+    ``epsilon=0`` this is SB3's PPO, bit for bit.
 
-        ``-(mean surr(s') + κ mean surr(s)) / (1 + κ)``
-
-    with PPO's clipped surrogate and ``s'`` held fixed. Value loss and entropy bonus stay on clean observations. At
-    ``epsilon=0`` this is SB3's PPO, bit for bit. (Li et al., "On the Tension Between Optimality and Adversarial
-    Robustness in Policy Optimization", ICLR 2026. Dividing by ``1 + κ`` is ours: it keeps the meaning of ``vf_coef``,
-    ``ent_coef`` and ``max_grad_norm``.)
+    ``epsilon`` and the settings of the loss, ``kappa`` for example, may be set anew at any time, by a callback for
+    example: the next update takes them.
 
     :param policy: As in PPO.
     :param env: As in PPO; observations must be ``Box``, images among them, or ``Dict``.
@@ -65,18 +66,18 @@ class RobustUpdate(OnPolicyAlgorithm):
     :param epsilon: The strength: radius of the adversary's ball, in units of what the policy sees (after
         ``VecNormalize``). A number, a schedule, a spec or a string (see :mod:`sb3_barpo.schedules`). Its time never
         runs backwards when training is continued by ``learn(..., reset_num_timesteps=False)``.
-    :param kappa: Weight κ of the clean surrogate ("SPO guidance"), in the same forms; 0 is "without guidance".
-    :param adversary: Who looks for ``s'``; by default the algorithm's own, on ten steps of SGLD at the first
+    :param adversary: Who looks for ``s'``; defaults to the algorithm's own, on ten steps of SGLD at the first
         visit of a sample and two at later ones (:class:`sb3_barpo.adversary.WarmStart`). Also a spec of what differs
         from it, such as ``{"n_steps": 5}``, see :func:`sb3_barpo.adversary.as_adversary`. The model keeps a
         copy, seeded with the model's seed.
-    :param kwargs: PPO's further arguments, by name.
+    :param kwargs: Settings of the outer loss by name, ``kappa`` for :class:`sb3_barpo.losses.WorstCase`; and PPO's
+        further arguments.
     :raises ValueError: for a negative or not finite strength, an unknown spec, a ball of the wrong shape.
-    :raises TypeError: for an observation space that is not supported yet, or an adversary that is none.
+    :raises TypeError: for an observation space that is not supported, or an adversary that is none.
     """
 
-    #: Default of ``kappa``.
-    default_kappa: ClassVar[float] = 0.0
+    #: The algorithm in one line: what its adversary raises, and what the policy descends on.
+    defence: ClassVar[Defence]
     # PPO's and RecurrentPPO's own.
     batch_size: Any
     n_epochs: int
@@ -85,51 +86,69 @@ class RobustUpdate(OnPolicyAlgorithm):
     normalize_advantage: bool
     target_kl: float | None
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """``help`` shows PPO's arguments and ours, not ``*args, **kwargs``."""
+        super().__init_subclass__(**kwargs)
+        if "defence" in cls.__dict__ and "__init__" not in cls.__dict__:
+            cls.__signature__ = _signature(cls)  # type: ignore[attr-defined]
+
     def __init__(
         self,
         policy: str | type[ActorCriticPolicy],
         env: GymEnv | str,
         *args: Any,
         epsilon: ScheduleLike = "ramp_0.075",
-        kappa: ScheduleLike | None = None,
         adversary: AdversaryLike = None,
         _init_setup_model: bool = True,
         **kwargs: Any,
     ) -> None:
+        settings = {name: kwargs.pop(name, None) for name in self._loss_settings()}
         super().__init__(policy, env, *args, _init_setup_model=False, **kwargs)  # type: ignore[misc]  # not in args
         self.epsilon = epsilon
-        self.kappa = kappa
         self.adversary = adversary
+        #: Tells files of one algorithm from those of another.
+        self.algorithm = type(self).__name__
+        for name, value in settings.items():
+            setattr(self, name, value)
         # The adversary's clock: the least progress remaining that training has seen.
         self._progress_held = 1.0
         if _init_setup_model:
             self._setup_model()
 
+    @classmethod
+    def _loss_settings(cls) -> list[str]:
+        return [field.name for field in dataclasses.fields(cls.defence.loss)]
+
     def default_adversary(self) -> Adversary:
         """:return: The adversary that is used when none is given."""
-        raise NotImplementedError
+        return self.defence.adversary()
+
+    def outer_loss(self) -> OuterLoss:
+        """
+        :return: The outer loss with the model's present settings.
+        :raises ValueError: if one of them does not fit.
+        """
+        given = {name: getattr(self, name) for name in self._loss_settings()}
+        # None means the default, as in the constructor: `load(path, kappa=None)` asks for it.
+        return dataclasses.replace(self.defence.loss, **{k: value for k, value in given.items() if value is not None})
 
     def _setup_model(self) -> None:
-        self.epsilon = self._plain(self.epsilon)
-        self.kappa = self._plain(self.default_kappa if self.kappa is None else self.kappa)
-        self._epsilon_schedule = as_schedule(self.epsilon)
-        self._kappa_schedule = as_schedule(self.kappa)
+        self.epsilon = plain(self.epsilon)
+        # Strings, so that PPO.load reads our files where this package is missing.
+        for name, value in self.outer_loss().spec().items():
+            setattr(self, name, value)
+        as_schedule(self.epsilon)  # raises for what is none
         chosen = as_adversary(self.adversary, self.default_adversary())
         chosen.ball.check(check_observation_space(self.observation_space))
         self._adversary = copy.copy(chosen)  # not a plain Adversary of its parts: a subclass stays one
         super()._setup_model()
-
-    @staticmethod
-    def _plain(strength: ScheduleLike) -> ScheduleLike:
-        """Our schedules as strings, so that PPO.load reads our files where this package is missing."""
-        return str(strength) if type(strength) in KINDS.values() else strength
 
     def set_random_seed(self, seed: int | None = None) -> None:
         super().set_random_seed(seed)
         self._adversary.seed(seed)
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_adversary", "_epsilon_schedule", "_kappa_schedule"]
+        return [*super()._excluded_save_params(), "_adversary"]
 
     def learn(
         self: SelfRobustUpdate,
@@ -156,27 +175,20 @@ class RobustUpdate(OnPolicyAlgorithm):
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
         update = self._begin_update()
-        logs: dict[str, list[th.Tensor]] = defaultdict(list)
-        with fused(self.policy.optimizer) if update.epsilon > 0 else nullcontext():
+        logs: Logs = defaultdict(list)
+        with nullcontext() if update.inner is None else fused(self.policy.optimizer):
             loss = self._epochs(update, logs)
         self._record_update(loss, update, logs)
 
-    def _epochs(self, update: _Update, logs: dict[str, list[th.Tensor]]) -> th.Tensor:
+    def _epochs(self, update: _Update, logs: Logs) -> th.Tensor:
         """All minibatches of the update. :return: The last one's loss."""
         parameters = list(self.policy.parameters())
-        again = update.epsilon > 0 and self.n_epochs > 1 and self._adversary.solver.warm
-        visits = LastVisits(self.rollout_buffer) if again else None
+        get = self.rollout_buffer.get if update.inner is None else update.inner.get
         loss = th.zeros(())
         for epoch in range(self.n_epochs):
             logs["train/approx_kl"].clear()  # PPO logs the last epoch's
-            batches = self.rollout_buffer.get if visits is None else visits.get
-            for index, rollout_data in enumerate(batches(self.batch_size)):
-                samples = self._samples(rollout_data, update)
-                policy = self._policy_on(rollout_data)
-                perturbed = self._perturb(policy, rollout_data.observations, samples, update, visits)
-                if index == 0 and update.epsilon > 0:
-                    self._record_adversary(policy, rollout_data.observations, perturbed, samples, logs)
-                loss = self._loss(policy, rollout_data, samples, perturbed, update, logs)
+            for index, rollout_data in enumerate(get(self.batch_size)):
+                loss = self._loss(rollout_data, update, logs, first=index == 0)
                 if self._too_far(epoch, logs["train/approx_kl"][-1]):
                     self._n_updates += 1
                     return loss
@@ -200,16 +212,6 @@ class RobustUpdate(OnPolicyAlgorithm):
         """The mean over the rows that count, in PPO's way to compute it."""
         return F.mse_loss(returns, predicted)
 
-    def _perturb(
-        self, policy: Any, observations: Any, samples: Samples, update: _Update, visits: LastVisits | None
-    ) -> Any:
-        """The adversary's answer to a minibatch, remembered if its solver will want to start from it."""
-        start = None if visits is None else visits.ended()
-        perturbed = self._adversary.perturb(policy, observations, update.epsilon, samples, update.bounds, start)
-        if visits is not None:
-            visits.end(self._adversary.moves(observations, perturbed))
-        return perturbed
-
     def _too_far(self, epoch: int, approx_kl: th.Tensor) -> bool:
         """Whether ``target_kl`` ends the update; without one, nothing waits for the device."""
         if self.target_kl is None or not (kl := approx_kl.cpu().numpy()) > 1.5 * self.target_kl:
@@ -219,25 +221,30 @@ class RobustUpdate(OnPolicyAlgorithm):
         return True
 
     def _begin_update(self) -> _Update:
-        """The update's settings, from the present progress."""
+        """The update's settings, from the present progress. Here alone it is asked whether the strength is 0."""
         progress = self._current_progress_remaining
         self._progress_held = min(self._progress_held, max(progress, 0.0))
-        epsilon, kappa = (
-            self._check_strength(name, schedule(self._progress_held))
-            for name, schedule in (("epsilon", self._epsilon_schedule), ("kappa", self._kappa_schedule))
-        )
-        if epsilon > 0 and not is_finite(self.rollout_buffer.observations):
-            raise ValueError(
-                "An observation of this rollout is NaN or infinite, so no ball can be laid around it. Find the "
-                "environment's fault, with stable_baselines3's VecCheckNan for example."
-            )
+        epsilon = strength_at("epsilon", self.epsilon, self._progress_held)
+        loss = self.outer_loss().at(self._progress_held)
         return _Update(
             clip_range=self.clip_range(progress),  # type: ignore[operator]  # SB3 has made schedules of them
             clip_range_vf=None if self.clip_range_vf is None else self.clip_range_vf(progress),  # type: ignore[operator]
             epsilon=epsilon,
-            kappa=kappa,
-            bounds=self._bounds(),
+            loss=loss,
+            inner=None if epsilon == 0 else self._begin_inner(epsilon, loss),
         )
+
+    def _begin_inner(self, epsilon: float, loss: OuterLoss) -> Inner:
+        """The adversary and the outer loss, for one update."""
+        if not is_finite(self.rollout_buffer.observations):
+            raise ValueError(
+                "An observation of this rollout is NaN or infinite, so it cannot be perturbed. Find the environment's "
+                "fault, with stable_baselines3's VecCheckNan for example."
+            )
+        loss.begin(self.rollout_buffer, self.policy, self._adversary.generator(self.device))
+        again = self.n_epochs > 1 and self._adversary.solver.warm
+        visits = LastVisits(self.rollout_buffer) if again else None
+        return Inner(self._adversary, loss, epsilon, self._bounds(), self.rollout_buffer, visits)
 
     def _bounds(self) -> Bounds | DictBounds | None:
         """The limits of the observations, as the policy sees them."""
@@ -248,14 +255,6 @@ class RobustUpdate(OnPolicyAlgorithm):
         if vec_normalize.observation_space.shape != space.shape:
             return None  # a wrapper around VecNormalize, such as VecFrameStack, has rearranged what it normalised
         return observation_bounds(space, vec_normalize.normalize_obs, self.device)
-
-    @staticmethod
-    def _check_strength(name: str, value: float) -> float:
-        """A callable of the user's can return anything; our own schedules are checked when they are made."""
-        value = float(value)  # an array of one number would not mix with tensors
-        if not 0 <= value < np.inf:
-            raise ValueError(f"{name} must be finite and at least 0, but its schedule gave {value}. Mend the schedule.")
-        return value
 
     def _samples(self, rollout_data: Any, update: _Update) -> Samples:
         actions = rollout_data.actions
@@ -268,30 +267,16 @@ class RobustUpdate(OnPolicyAlgorithm):
             advantages = (advantages - counted.mean()) / (counted.std() + 1e-8)
         return Samples(actions, rollout_data.old_log_prob, advantages, update.clip_range, mask)
 
-    def _loss(
-        self,
-        policy: Any,
-        rollout_data: Any,
-        samples: Samples,
-        perturbed: Any,
-        update: _Update,
-        logs: dict[str, list[th.Tensor]],
-    ) -> th.Tensor:
-        """PPO's loss, with the robust policy loss in place of the clean one when the adversary has strength."""
-        observations, actions = rollout_data.observations, samples.actions
-        values, log_prob, entropy = (
-            policy.evaluate_actions(observations, actions)
-            if update.epsilon == 0
-            else evaluate_actions(policy, observations, perturbed, actions)
-        )
-        surrogate = samples.mean(clipped_surrogate(log_prob, samples))
-        if update.epsilon > 0:
-            clean, robust = surrogate.unbind()
-            logs["adversary/clean_surrogate"].append(clean.detach())
-            logs["adversary/robust_surrogate"].append(robust.detach())
-            surrogate = (robust + update.kappa * clean) / (1 + update.kappa)
-            log_prob = log_prob[0]
-        policy_loss = -surrogate
+    def _loss(self, rollout_data: Any, update: _Update, logs: Logs, first: bool) -> th.Tensor:
+        """PPO's loss, with the outer loss in place of its policy loss when the adversary has strength."""
+        samples = self._samples(rollout_data, update)
+        policy = self._policy_on(rollout_data)
+        if update.inner is None:
+            values, log_prob, entropy = policy.evaluate_actions(rollout_data.observations, samples.actions)
+            policy_loss = -samples.mean(clipped_surrogate(log_prob, samples))
+        else:
+            seen, policy_loss = update.inner(policy, rollout_data.observations, samples, logs, record=first)
+            values, entropy, log_prob = seen.values, seen.entropy, seen.log_prob[0]
 
         values_pred = values.flatten()
         if update.clip_range_vf is not None:
@@ -312,31 +297,15 @@ class RobustUpdate(OnPolicyAlgorithm):
         logs["train/entropy_loss"].append(entropy_loss.detach())
         return policy_loss + self.ent_coef * entropy_loss + self.vf_coef * value_loss
 
-    def _record_adversary(
-        self,
-        policy: Any,
-        observations: Any,
-        perturbed: Any,
-        samples: Samples,
-        logs: dict[str, list[th.Tensor]],
-    ) -> None:
-        """How well the adversary did, on one minibatch an epoch: on all of them it would cost what it tells."""
-        adversary = self._adversary
-        gain = adversary.gain(policy, observations, perturbed, samples)
-        with as_it_acts(policy), th.no_grad():
-            kl = KL().prepare(policy, observations)(perturbed)
-        radius = adversary.radius(observations, perturbed)
-        for name, values in (("gain", gain), ("kl", kl), ("radius_used", radius)):
-            logs[f"adversary/{name}"].append(samples.mean(values))
-
-    def _record_update(self, loss: th.Tensor, update: _Update, logs: dict[str, list[th.Tensor]]) -> None:
+    def _record_update(self, loss: th.Tensor, update: _Update, logs: Logs) -> None:
         """Log what PPO logs, under the same names, and the adversary's part."""
         for name, values in logs.items():
             seen = th.stack(values).cpu()
             # PPO's own types, for their means' rounding: this one it takes from arrays, the others from numbers.
             self.logger.record(name, np.mean(seen.numpy() if name == "train/approx_kl" else seen.tolist()))
         self.logger.record("adversary/epsilon", update.epsilon)
-        self.logger.record("adversary/kappa", update.kappa)
+        for name in update.loss.schedules():
+            self.logger.record(f"adversary/{name}", getattr(update.loss, name))
         self.logger.record("train/loss", loss.item())
         self.logger.record(
             "train/explained_variance",
@@ -348,3 +317,16 @@ class RobustUpdate(OnPolicyAlgorithm):
         self.logger.record("train/clip_range", update.clip_range)
         if update.clip_range_vf is not None:
             self.logger.record("train/clip_range_vf", update.clip_range_vf)
+
+
+def _signature(cls: type[RobustUpdate]) -> inspect.Signature:
+    """Of PPO's constructor, with our arguments behind its own, by name only."""
+    base = next(kind for kind in cls.__mro__ if not issubclass(kind, RobustUpdate) and "__init__" in kind.__dict__)
+    theirs = [p for name, p in inspect.signature(base.__init__).parameters.items() if name != "self"]
+    kind = inspect.Parameter.KEYWORD_ONLY
+    ours = [inspect.Parameter("epsilon", kind, default="ramp_0.075")]
+    ours += [
+        inspect.Parameter(field.name, kind, default=getattr(cls.defence.loss, field.name))
+        for field in dataclasses.fields(cls.defence.loss)
+    ]
+    return inspect.Signature([*theirs, *ours, inspect.Parameter("adversary", kind, default=None)])

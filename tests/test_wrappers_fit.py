@@ -9,7 +9,7 @@ from gymnasium.utils.env_checker import check_env as gymnasium_check_env
 from stable_baselines3 import PPO
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 from stable_baselines3.common.evaluation import evaluate_policy
-from test_faces import CARTPOLE, PENDULUM, attacked, normalized, observations, random_steps, statistics, three, venv
+from test_wrappers import CARTPOLE, PENDULUM, attacked, normalized, observations, random_steps, statistics, three, venv
 from victims import victim
 
 from sb3_barpo.attacks import MAD, AttackObservation, Random, UnderAttack, VecAttackObservation

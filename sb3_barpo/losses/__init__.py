@@ -1,0 +1,11 @@
+"""
+Outer losses: what the policy descends on what an adversary found.
+
+A defence is an adversary together with an outer loss. An algorithm names its own in one line:
+``defence = Defence(KL(), WorstCase(kappa=1.0))``.
+"""
+
+from sb3_barpo.losses.base import Defence, OuterLoss, Rows, Terms
+from sb3_barpo.losses.worst_case import WorstCase
+
+__all__ = ["Defence", "OuterLoss", "Rows", "Terms", "WorstCase"]

@@ -1,0 +1,147 @@
+"""What every outer loss is: what it sees, what it returns, and when it is asked."""
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.buffers import RolloutBuffer
+
+from sb3_barpo.adversary import Adversary, Objective, Samples, Solver, WarmStart
+from sb3_barpo.schedules import KINDS, ScheduleLike, as_schedule
+
+SelfLoss = TypeVar("SelfLoss", bound="OuterLoss")
+
+
+class Rows(NamedTuple):
+    """
+    All that a loss sees of a minibatch: one number for each sample, never means.
+
+    :param log_prob: Log-probabilities of the samples' actions at the clean and at the perturbed observations, shape
+        ``(2, B)``, with gradient.
+    :param kl: Returns ``D_KL(π(·|s) ‖ π(·|s'))`` of each row, shape ``(B,)``, with gradient. It is computed when it is
+        asked for.
+    """
+
+    log_prob: th.Tensor
+    kl: Callable[[], th.Tensor]
+
+
+class Terms(NamedTuple):
+    """
+    What a loss returns.
+
+    :param loss: The scalar that replaces PPO's ``-mean surr(s)``.
+    :param logs: What to log under ``adversary/``, scalars without gradient.
+    """
+
+    loss: th.Tensor
+    logs: Mapping[str, th.Tensor]
+
+
+@dataclass(frozen=True)
+class OuterLoss(ABC):
+    """
+    What the policy descends on what the adversary found: the outer problem of a defence. It replaces PPO's policy loss
+    ``-mean surr(s)`` and nothing else; value loss and entropy bonus stay on clean observations.
+
+    Losses are frozen dataclasses. Their fields are the arguments that an algorithm takes by the same names: numbers or
+    schedules, or anything else for a field with ``metadata={"schedule": False}``. A loss is asked at a strength above 0
+    only.
+
+    A row's share of a loss depends on that row alone, unless the loss says otherwise.
+    """
+
+    #: What is looked for in the ball: ``"perturbed"`` observations, by an objective and a solver.
+    needs: ClassVar[Literal["perturbed"]] = "perturbed"
+
+    def __post_init__(self) -> None:
+        for name in self.schedules():
+            as_schedule(getattr(self, name))  # raises for what is none
+
+    @classmethod
+    def schedules(cls) -> list[str]:
+        """:return: Names of the fields that are numbers or schedules."""
+        return [field.name for field in dataclasses.fields(cls) if field.metadata.get("schedule", True)]
+
+    def at(self: SelfLoss, progress_remaining: float) -> SelfLoss:
+        """
+        :param progress_remaining: From 1 at the beginning of training to 0 at its end.
+        :return: The loss with numbers in the places of its schedules.
+        :raises ValueError: if a schedule returns a negative or not finite number.
+        """
+        values: dict[str, Any] = {
+            name: strength_at(name, getattr(self, name), progress_remaining) for name in self.schedules()
+        }
+        return dataclasses.replace(self, **values)
+
+    def begin(self, rollout: RolloutBuffer, policy: Any, generator: th.Generator) -> None:  # noqa: B027  # a hook
+        """
+        Prepare for the update on a rollout. By default there is nothing to prepare.
+
+        :param rollout: The rollout.
+        :param policy: The policy.
+        :param generator: The only source of randomness that a loss may use.
+        """
+
+    @abstractmethod
+    def __call__(self, rows: Rows, samples: Samples) -> Terms:
+        """
+        :param rows: The minibatch as the policy evaluates it.
+        :param samples: Actions, old log-probabilities and advantages.
+        :return: The loss and what to log.
+        """
+
+    def spec(self) -> dict[str, Any]:
+        """:return: Its settings as YAML and JSON can hold them, by name."""
+        return {field.name: plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
+
+
+def plain(value: Any) -> Any:
+    """:return: A setting as plain data: our own schedules as strings, all else as it is."""
+    return str(value) if type(value) in KINDS.values() else value
+
+
+def strength_at(name: str, value: ScheduleLike, progress_remaining: float) -> float:
+    """
+    :param name: Name of the setting, for the error.
+    :param value: A number or a schedule.
+    :param progress_remaining: From 1 at the beginning of training to 0 at its end.
+    :return: The number at this time.
+    :raises ValueError: if it is negative or not finite: a callable of the user's can return anything.
+    """
+    returned: Any = as_schedule(value)(progress_remaining)
+    found = float(np.asarray(returned, dtype=np.float64).item())  # an array of one number would not mix with tensors
+    if not 0 <= found < float("inf"):
+        raise ValueError(f"{name} must be finite and at least 0, but its schedule gave {found}. Fix the schedule.")
+    return found
+
+
+@dataclass(frozen=True)
+class Defence:
+    """
+    An adversary together with the loss that the policy descends on what the adversary found.
+
+    :param objective: What the adversary raises, ``None`` for a solver that needs none.
+    :param loss: The outer loss.
+    :param solver: How the adversary climbs: by default ten steps of SGLD at the first visit of a sample and two at
+        later ones.
+    :raises TypeError: if the loss is no :class:`OuterLoss`.
+    :raises ValueError: if objective and solver do not fit, see :class:`sb3_barpo.adversary.Adversary`.
+    """
+
+    objective: Objective | None
+    loss: OuterLoss
+    solver: Solver = dataclasses.field(default_factory=WarmStart)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.loss, OuterLoss):
+            raise TypeError(f"A defence needs an outer loss, WorstCase(kappa=1.0) for example, not {self.loss!r}.")
+        self.adversary()
+
+    def adversary(self) -> Adversary:
+        """:return: The adversary, a new one each time."""
+        return Adversary(self.objective, self.solver)

@@ -1,0 +1,1 @@
+"""The one training loop, and the algorithms that are made of it."""

@@ -1,0 +1,91 @@
+"""The inner problem of an update: the adversary's answer to a minibatch, and the outer loss on it."""
+
+from collections.abc import Iterator
+from typing import Any, TypeAlias
+
+import torch as th
+from stable_baselines3.common.buffers import RolloutBuffer
+
+from sb3_barpo.adversary import KL, Adversary, Bounds, DictBounds, Samples
+from sb3_barpo.losses import OuterLoss, Rows
+from sb3_barpo.policies.evaluate import Evaluated, action_distributions, evaluate_actions, kl_divergence
+from sb3_barpo.policies.views import evaluation_mode
+from sb3_barpo.training.minibatches import LastVisits
+
+#: What was seen in an update, by the names under which its means are logged.
+Logs: TypeAlias = dict[str, list[th.Tensor]]
+
+
+class Inner:
+    """
+    The adversary and the outer loss for the length of one update, at a strength above 0.
+
+    :param adversary: Who looks for perturbed observations.
+    :param loss: What the policy descends on, its schedules replaced by numbers.
+    :param epsilon: The strength.
+    :param bounds: Limits of the observations.
+    :param buffer: The rollout.
+    :param visits: Remembers where searches ended, ``None`` where nobody asks for it.
+    """
+
+    def __init__(
+        self,
+        adversary: Adversary,
+        loss: OuterLoss,
+        epsilon: float,
+        bounds: Bounds | DictBounds | None,
+        buffer: RolloutBuffer,
+        visits: LastVisits | None,
+    ) -> None:
+        self.adversary = adversary
+        self.loss = loss
+        self.epsilon = epsilon
+        self.bounds = bounds
+        self._buffer = buffer
+        self._visits = visits
+
+    def get(self, batch_size: int) -> Iterator[Any]:
+        """:return: The minibatches of the rollout, each sample once."""
+        return self._buffer.get(batch_size) if self._visits is None else self._visits.get(batch_size)
+
+    def __call__(
+        self, policy: Any, observations: Any, samples: Samples, logs: Logs, record: bool
+    ) -> tuple[Evaluated, th.Tensor]:
+        """
+        :param policy: The policy as it answers to the minibatch's observations.
+        :param observations: The clean observations, shape ``(B, *obs)`` or by key.
+        :param samples: The rest of the minibatch.
+        :param logs: Where to log.
+        :param record: Whether to log how well the adversary did: on all minibatches it would cost what it tells.
+        :return: The evaluated minibatch, and the outer loss.
+        """
+        perturbed = self._perturb(policy, observations, samples)
+        if record:
+            self._record(policy, observations, perturbed, samples, logs)
+        seen = evaluate_actions(policy, observations, perturbed, samples.actions)
+
+        def kl() -> th.Tensor:
+            clean, moved = (action_distributions(policy, some) for some in (observations, perturbed))
+            return kl_divergence(clean, moved)
+
+        terms = self.loss(Rows(seen.log_prob, kl), samples)
+        for name, value in terms.logs.items():
+            logs[f"adversary/{name}"].append(value)
+        return seen, terms.loss
+
+    def _perturb(self, policy: Any, observations: Any, samples: Samples) -> Any:
+        """The adversary's answer, remembered if its solver will want to start from it."""
+        visits = self._visits
+        start = None if visits is None else visits.ended()
+        perturbed = self.adversary.perturb(policy, observations, self.epsilon, samples, self.bounds, start)
+        if visits is not None:
+            visits.end(self.adversary.moves(observations, perturbed))
+        return perturbed
+
+    def _record(self, policy: Any, observations: Any, perturbed: Any, samples: Samples, logs: Logs) -> None:
+        gain = self.adversary.gain(policy, observations, perturbed, samples)
+        with evaluation_mode(policy), th.no_grad():
+            kl = KL().prepare(policy, observations)(perturbed)
+        radius = self.adversary.radius(observations, perturbed)
+        for name, values in (("gain", gain), ("kl", kl), ("radius_used", radius)):
+            logs[f"adversary/{name}"].append(samples.mean(values))

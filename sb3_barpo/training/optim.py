@@ -1,0 +1,31 @@
+"""Adam in one kernel."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch as th
+
+
+@contextmanager
+def fused(optimizer: th.optim.Optimizer) -> Iterator[None]:
+    """
+    Adam's steps in one kernel for a while, on CPUs, where it is not PyTorch's default. The optimiser's settings are put
+    back, so that files remain as PPO writes them.
+
+    :param optimizer: The optimiser; left as it is if it is not Adam or if its user has chosen an implementation.
+    """
+    groups = optimizer.param_groups if type(optimizer) in (th.optim.Adam, th.optim.AdamW) else []
+    free = [
+        group
+        for group in groups
+        if group["fused"] is None
+        and not (group["foreach"] or group["capturable"] or group["differentiable"])
+        and all(parameter.device.type == "cpu" and parameter.is_floating_point() for parameter in group["params"])
+    ]
+    for group in free:
+        group["fused"] = True
+    try:
+        yield
+    finally:
+        for group in free:
+            group["fused"] = None

@@ -1,0 +1,59 @@
+"""sb3-contrib's RecurrentPPO with an adversary in the loop: the recurrent forms of ARPO and BARPO."""
+
+from typing import Any
+
+import torch as th
+
+from sb3_barpo.adversary import Samples
+from sb3_barpo.policies.views import OnSequences
+from sb3_barpo.training.presets import ARPO, BARPO
+from sb3_barpo.training.robust import RobustUpdate
+
+try:
+    from sb3_contrib import RecurrentPPO
+except ImportError as error:
+    raise ImportError(
+        'RecurrentARPO and RecurrentBARPO build on sb3-contrib: pip install "sb3-barpo[recurrent]"'
+    ) from error
+
+
+class RobustRecurrentPPO(RobustUpdate, RecurrentPPO):
+    """
+    The parent of :class:`RecurrentARPO` and :class:`RecurrentBARPO`. All arguments of its own:
+    :class:`sb3_barpo.training.robust.RobustUpdate`; all others, and the policies: sb3-contrib's ``RecurrentPPO``, which
+    it is at strength 0, bit for bit.
+
+    Minibatches hold sequences. The adversary perturbs all observations of a sequence together, and the policy goes
+    through it with the perturbed ones: its memory sees the attack too. What the memory holds at the sequence's
+    beginning is what the clean rollout left there.
+    """
+
+    def _policy_on(self, rollout_data: Any) -> Any:
+        return OnSequences(self.policy, rollout_data.lstm_states, rollout_data.episode_starts)
+
+    def _mask(self, rollout_data: Any) -> th.Tensor | None:
+        mask: th.Tensor = rollout_data.mask > 1e-8
+        return mask
+
+    def _squared_error(self, predicted: th.Tensor, returns: th.Tensor, samples: Samples) -> th.Tensor:
+        return samples.mean((returns - predicted) ** 2)
+
+
+class RecurrentARPO(RobustRecurrentPPO):
+    """
+    :class:`sb3_barpo.ARPO` for policies with a memory, on sb3-contrib's ``RecurrentPPO``.
+
+    All arguments: :class:`sb3_barpo.training.recurrent.RobustRecurrentPPO`.
+    """
+
+    defence = ARPO.defence
+
+
+class RecurrentBARPO(RobustRecurrentPPO):
+    """
+    :class:`sb3_barpo.BARPO` for policies with a memory, on sb3-contrib's ``RecurrentPPO``.
+
+    All arguments: :class:`sb3_barpo.training.recurrent.RobustRecurrentPPO`.
+    """
+
+    defence = BARPO.defence
