@@ -93,7 +93,7 @@ class Adversary:
         seen = layout.join(observations)
         radius, generator = epsilon / layout.unit, self.generator(seen.device)
         with as_searched(policy):
-            goal = self._goal(layout.policy(policy, observations), seen, samples)
+            goal = self.goal(layout.policy(policy, observations), seen, samples)
             with th.inference_mode() if isinstance(goal, ClosedForm) else th.enable_grad():
                 delta = self.solver.solve(goal, seen, layout.ball, radius, generator, start)
         perturbed = layout.add(observations, delta)
@@ -106,7 +106,7 @@ class Adversary:
         layout = layout_of(observations, self.ball)
         seen = layout.join(observations)
         with as_searched(policy), th.no_grad():
-            goal = self._goal(layout.policy(policy, observations), seen, samples)
+            goal = self.goal(layout.policy(policy, observations), seen, samples)
             return goal(layout.join(perturbed)) - goal(seen)
 
     def moves(self, observations: Any, perturbed: Any) -> th.Tensor:
@@ -118,7 +118,13 @@ class Adversary:
         layout = layout_of(observations, self.ball)
         return layout.unit * layout.ball.norm(self.moves(observations, perturbed))
 
-    def _goal(self, policy: Policy, observations: th.Tensor, samples: Samples | None) -> Goal:
+    def goal(self, policy: Policy, observations: th.Tensor, samples: Samples | None) -> Goal:
+        """
+        :param policy: The policy as it answers to joined observations.
+        :param observations: Clean observations, joined, shape ``(B, *obs)``.
+        :param samples: The minibatch to which they belong.
+        :return: The function that the solver climbs.
+        """
         if self.objective is None:
             return lambda perturbed: perturbed.new_zeros(len(perturbed))
         goal = self.objective.prepare(policy, observations, samples)

@@ -61,8 +61,10 @@ class ClosedForm:
         :return: Gradient of the goal's sum, of the same shape and type.
         """
         outputs = self.network.forward(perturbed.detach())
-        gradient = self.network.backward(outputs, self.slope(outputs[-1]))
-        return gradient.reshape(perturbed.shape).to(perturbed.dtype)
+        gradient = self.network.to_input(outputs, self.slope(outputs[-1]))
+        if gradient.shape != perturbed.shape:
+            gradient = gradient.reshape(perturbed.shape)
+        return gradient.to(perturbed.dtype)
 
 
 class WeightedSum(ClosedForm):

@@ -48,6 +48,18 @@ class Objective(ABC):
         :raises ValueError: if the objective needs samples and there are none.
         """
 
+    def gain(self, log_prob: th.Tensor, kl: th.Tensor, samples: Samples) -> th.Tensor | None:
+        """
+        The objective at the perturbed minus at the clean observations, if it is known without asking the policy again.
+
+        :param log_prob: Log-probabilities of the samples' actions, clean and perturbed, shape ``(2, B)``.
+        :param kl: ``D_KL(π(·|s) ‖ π(·|s'))``, shape ``(B,)``.
+        :param samples: The minibatch.
+        :return: Shape ``(B,)``, or ``None`` if these do not tell.
+        """
+        del log_prob, kl, samples
+        return None
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
 
@@ -59,6 +71,9 @@ class KL(Objective):
     """
 
     stationary_at_clean = True
+
+    def gain(self, log_prob: th.Tensor, kl: th.Tensor, samples: Samples) -> th.Tensor | None:
+        return kl
 
     def prepare(self, policy: Policy, observations: th.Tensor, samples: Samples | None = None) -> Goal:
         @functools.cache  # a search by closed form never asks for it
@@ -72,11 +87,11 @@ class KL(Objective):
         actor = mlp.network(policy, "actor")
         if actor is None:
             return goal
+        clean_output = mlp.actor_output(policy, actor, observations)
         if (std := mlp.gaussian_std(policy)) is not None:
-            # Half the squared length of (μ(s') - μ(s)) / σ, which is its own gradient.
-            actor = actor.scaled(1 / std)
-            return ClosedForm(goal, actor.plus(-actor(observations)), lambda shift: shift)
-        probabilities = actor(observations).softmax(1)
+            # Half the squared length of (μ(s') - μ(s)) / σ: the shift itself, pulled by 1 / σ².
+            return ClosedForm(goal, actor.pulled(std.pow(-2)).plus(-clean_output), lambda shift: shift)
+        probabilities = clean_output.softmax(1)
         return ClosedForm(goal, actor, lambda logits: logits.softmax(1) - probabilities)
 
 
@@ -86,6 +101,10 @@ class Surrogate(Objective):
     The inner objective of ARPO (Li et al., ICLR 2026) and of CAR-PPO (arXiv 2502.16734). A sample whose ratio is
     clipped has no gradient and moves only by the solver's start and noise.
     """
+
+    def gain(self, log_prob: th.Tensor, kl: th.Tensor, samples: Samples) -> th.Tensor | None:
+        surrogate = clipped_surrogate(log_prob, samples)
+        return surrogate[0] - surrogate[1]
 
     def prepare(self, policy: Policy, observations: th.Tensor, samples: Samples | None = None) -> Goal:
         if samples is None:
@@ -174,7 +193,7 @@ class ActionValue(Objective):
 
         def slope(mean: th.Tensor) -> th.Tensor:
             outputs = judge.forward(th.cat([seen, mean], dim=1))
-            return -judge.backward(outputs, th.ones_like(outputs[-1]))[:, seen.shape[1] :]
+            return -judge.to_input(outputs, th.ones_like(outputs[-1]))[:, seen.shape[1] :]
 
         return ClosedForm(goal, actor, slope)
 

@@ -39,7 +39,7 @@ def _climb(
     for std in noise:
         gradient = _gradient(goal, observations + delta)
         if std > 0:
-            gradient = gradient + drawn.normal_(std=std, generator=generator)
+            gradient = drawn.normal_(std=std, generator=generator).add_(gradient)
         delta = ball.step(delta, gradient, step, epsilon)
     return delta
 

@@ -30,6 +30,22 @@ class Rows(NamedTuple):
     kl: Callable[[], th.Tensor]
 
 
+class Slopes(NamedTuple):
+    """
+    A loss on a minibatch, with its gradient.
+
+    :param terms: The loss and what to log.
+    :param log_prob: Gradient with respect to the log-probabilities, shape ``(2, B)``.
+    :param kl: With respect to the divergences, shape ``(B,)``; ``None`` if the loss does not look at them.
+    :param clean: Whether the clean rows matter; if not, their way back is spared.
+    """
+
+    terms: "Terms"
+    log_prob: th.Tensor
+    kl: th.Tensor | None
+    clean: bool = True
+
+
 class Terms(NamedTuple):
     """
     What a loss returns.
@@ -94,6 +110,31 @@ class OuterLoss(ABC):
         :param samples: Actions, old log-probabilities and advantages.
         :return: The loss and what to log.
         """
+
+    def slopes(self, rows: Rows, samples: Samples) -> Slopes:
+        """
+        The loss with its gradient, for updates by hand. By default the gradient is found by autograd on the rows, which
+        is right for every loss; one that writes it out is faster.
+
+        :param rows: The minibatch, without gradient.
+        :param samples: The rest of it.
+        :return: The loss and its gradient.
+        """
+        with th.inference_mode(False), th.enable_grad():
+            log_prob = rows.log_prob.clone().requires_grad_()
+            asked: list[th.Tensor] = []
+
+            def kl() -> th.Tensor:
+                if not asked:
+                    asked.append(rows.kl().clone().requires_grad_())
+                return asked[0]
+
+            plain = samples._replace(old_log_prob=samples.old_log_prob.clone(), advantages=samples.advantages.clone())
+            terms = self(Rows(log_prob, kl), plain)
+            to_log_prob, *to_kl = th.autograd.grad(
+                terms.loss, [log_prob, *asked], allow_unused=True, materialize_grads=True
+            )
+        return Slopes(Terms(terms.loss.detach(), terms.logs), to_log_prob, to_kl[0] if to_kl else None)
 
     def spec(self) -> dict[str, Any]:
         """:return: Its settings as YAML and JSON can hold them, by name."""

@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass
 
+import torch as th
+
 from sb3_barpo.adversary import Samples, clipped_surrogate
-from sb3_barpo.losses.base import OuterLoss, Rows, Terms
+from sb3_barpo.losses.base import OuterLoss, Rows, Slopes, Terms
 from sb3_barpo.schedules import ScheduleLike
 
 
@@ -24,3 +26,16 @@ class WorstCase(OuterLoss):
         clean, robust = samples.mean(clipped_surrogate(rows.log_prob, samples)).unbind()
         loss = -((robust + self.kappa * clean) / (1 + self.kappa))  # type: ignore[operator]  # numbers, after `at`
         return Terms(loss, {"clean_surrogate": clean.detach(), "robust_surrogate": robust.detach()})
+
+    def slopes(self, rows: Rows, samples: Samples) -> Slopes:
+        kappa: float = self.kappa  # type: ignore[assignment]  # a number, after `at`
+        unclipped = th.exp(rows.log_prob - samples.old_log_prob).mul_(samples.advantages)
+        # The surrogate ends here, where the ratio is clipped; beyond it has no slope.
+        limit = samples.advantages * (1 + samples.clip_range * samples.advantages.sign())
+        clean, robust = th.minimum(unclipped, limit).mean(1).unbind()
+        loss = (robust + kappa * clean) / -(1 + kappa)
+        slope = unclipped.masked_fill_(unclipped > limit, 0)
+        share = -1 / ((1 + kappa) * unclipped.shape[1])
+        slope[0].mul_(kappa * share)
+        slope[1].mul_(share)
+        return Slopes(Terms(loss, {"clean_surrogate": clean, "robust_surrogate": robust}), slope, None, kappa > 0)

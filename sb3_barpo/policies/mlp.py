@@ -6,9 +6,11 @@ not exactly what SB3 builds by default is not recognised, and takes the general 
 same gradient up to rounding, so nothing else needs to know.
 """
 
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch as th
+from gymnasium import spaces
 from stable_baselines3.common.distributions import CategoricalDistribution, DiagGaussianDistribution
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.preprocessing import is_image_space
@@ -16,7 +18,23 @@ from stable_baselines3.common.torch_layers import FlattenExtractor, MlpExtractor
 from torch import nn
 
 #: Matrix products with fewer columns than this are slow on CPUs; zeros that fill them up cost less than they save.
-_MIN_COLUMNS = 16
+MIN_COLUMNS = 16
+
+
+def through(activation: type[nn.Module] | None, slope: th.Tensor, output: th.Tensor) -> th.Tensor:
+    """
+    From what follows an activation to what goes into it.
+
+    :param activation: ``nn.Tanh``, computed as a logistic function, ``nn.ReLU``, or ``None``.
+    :param slope: Gradient with respect to its output; overwritten.
+    :param output: Its output.
+    :return: Gradient with respect to its input.
+    """
+    if activation is nn.Tanh:
+        th.ops.aten.sigmoid_backward.grad_input(slope, output, grad_input=slope)
+    elif activation is nn.ReLU:
+        th.ops.aten.threshold_backward.grad_input(slope, output, 0, grad_input=slope)
+    return slope
 
 
 class Layer(NamedTuple):
@@ -35,6 +53,33 @@ class Layer(NamedTuple):
     activation: type[nn.Module] | None
 
 
+class Buffers:
+    """
+    Where a network writes its outputs and slopes, for the length of an update: large tensors cost less to fill than to
+    allocate.
+
+    :param widths: Widths of the layers' outputs.
+    :param rows: Number of rows of the largest batch.
+    :param like: A tensor that gives type and device.
+    """
+
+    def __init__(self, widths: list[int], rows: int, like: th.Tensor) -> None:
+        self._outputs = [like.new_empty(rows, width) for width in widths]
+        self._slopes = [like.new_empty(rows, width) for width in widths[:-1]]
+        self._cut: dict[tuple[int, int], tuple[list[th.Tensor], list[th.Tensor]]] = {}
+
+    def rows(self, start: int, n: int) -> tuple[list[th.Tensor], list[th.Tensor]]:
+        """:return: Outputs of each layer and slopes of each but the last, in ``n`` rows from ``start``."""
+        if (start, n) not in self._cut:
+            rows = slice(start, start + n)
+            self._cut[start, n] = [part[rows] for part in self._outputs], [part[rows] for part in self._slopes]
+        return self._cut[start, n]
+
+    def second(self, n: int) -> tuple[list[th.Tensor], list[th.Tensor]]:
+        """:return: The second ``n`` rows: a search writes behind the clean rows, so that the cache holds one set."""
+        return self.rows(n, n)
+
+
 class Network:
     """
     Linear layers with activations between them, from the observation to the mean action, the logits or a value.
@@ -43,10 +88,13 @@ class Network:
     of it: PyTorch's logistic function σ takes a third of the time of its tanh.
 
     :param layers: The layers.
+    :param buffers: Where to write, behind the clean rows; by default new tensors each time. With buffers, what
+        :meth:`forward` returns lasts until its next call.
     """
 
-    def __init__(self, layers: list[Layer]) -> None:
+    def __init__(self, layers: list[Layer], buffers: Buffers | None = None) -> None:
         self.layers = layers
+        self.buffers = buffers
 
     @classmethod
     def of(cls, modules: list[nn.Module]) -> "Network":
@@ -66,7 +114,7 @@ class Network:
             if (factor := (1 + (before is nn.Tanh)) * (1 + (activation is nn.Tanh))) > 1:
                 weight = factor * weight
             back = weight
-            if not layers and (missing := _MIN_COLUMNS - weight.shape[1]) > 0:
+            if not layers and (missing := MIN_COLUMNS - weight.shape[1]) > 0:
                 back = nn.functional.pad(weight, (0, missing))
             layers.append(Layer(weight.t(), bias, back, activation))
             before = activation
@@ -79,7 +127,15 @@ class Network:
         """
         *body, (weight, bias, _, activation) = self.layers
         weight = weight * scale
-        return Network([*body, Layer(weight, bias * scale, weight.t(), activation)])
+        return Network([*body, Layer(weight, bias * scale, weight.t(), activation)], self.buffers)
+
+    def pulled(self, scale: th.Tensor) -> "Network":
+        """
+        :param scale: Shape ``(out,)``.
+        :return: The network with the same outputs, whose gradients on their way back are times ``scale``.
+        """
+        *body, last = self.layers
+        return Network([*body, last._replace(back=last.back * scale[:, None])], self.buffers)
 
     def plus(self, shift: th.Tensor) -> "Network":
         """
@@ -87,35 +143,60 @@ class Network:
         :return: The network with its outputs plus ``shift``.
         """
         *body, last = self.layers
-        return Network([*body, last._replace(bias=last.bias + shift)])
+        return Network([*body, last._replace(bias=last.bias + shift)], self.buffers)
 
     def __call__(self, observations: th.Tensor) -> th.Tensor:
         """
         :param observations: Shape ``(B, *obs)``.
         :return: Outputs of the last layer, shape ``(B, out)``.
         """
-        return self.forward(observations)[-1]
+        output = self.forward(observations)[-1]
+        return output if self.buffers is None else output.clone()
 
     def forward(self, observations: th.Tensor) -> list[th.Tensor]:
         """:return: The flat input, and the output of each layer, the last one's last."""
         outputs = [observations.flatten(1).float()]
-        for weight, bias, _, activation in self.layers:
-            output = th.addmm(bias, outputs[-1], weight)
+        buffers = self._buffers(len(observations))[0]
+        for (weight, bias, _, activation), buffer in zip(self.layers, buffers, strict=True):
+            output = th.addmm(bias, outputs[-1], weight, out=buffer)
             if activation is not None:
                 output = output.sigmoid_() if activation is nn.Tanh else output.relu_()
             outputs.append(output)
         return outputs
 
-    def backward(self, outputs: list[th.Tensor], gradient: th.Tensor) -> th.Tensor:
-        """From the gradient with respect to the last of the outputs to that with respect to the flat input."""
-        for (_, _, back, activation), output in zip(reversed(self.layers), reversed(outputs), strict=False):
-            if activation is nn.Tanh:
-                gradient = th.ops.aten.sigmoid_backward.default(gradient, output)
-            elif activation is nn.ReLU:
-                gradient = th.ops.aten.threshold_backward.default(gradient, output, 0)
-            gradient = th.mm(gradient, back)
+    def _buffers(self, n: int) -> tuple[Sequence[th.Tensor | None], Sequence[th.Tensor | None]]:
+        """For outputs and slopes; ``None`` for a new tensor."""
+        if self.buffers is not None:
+            return self.buffers.second(n)
+        return [None] * len(self.layers), [None] * (len(self.layers) - 1)
+
+    def to_input(self, outputs: list[th.Tensor], gradient: th.Tensor) -> th.Tensor:
+        """
+        :param outputs: What :meth:`forward` returned, shape ``(B, ...)`` each.
+        :param gradient: Gradient with respect to the last of them, shape ``(B, out)``.
+        :return: Gradient with respect to the flat input, shape ``(B, in)``.
+        """
+        # The first product is written to a new tensor: whoever asked may keep it while the buffers are used again.
+        buffers = [None, *self._buffers(len(gradient))[1]]
+        for (_, _, back, activation), output, buffer in zip(
+            reversed(self.layers), reversed(outputs), reversed(buffers), strict=False
+        ):
+            if activation is not None:
+                gradient = through(activation, gradient, output)
+            gradient = th.mm(gradient, back, out=buffer)
         features = outputs[0].shape[1]
         return gradient if features == gradient.shape[1] else gradient[:, :features]
+
+
+#: What a policy must have from SB3 as it is, for its networks to say all of it.
+_ASKED = (
+    "get_distribution",
+    "predict_values",
+    "evaluate_actions",
+    "extract_features",
+    "_get_action_dist_from_latent",
+)
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 def modules(policy: object, part: Literal["actor", "critic"]) -> list[nn.Module] | None:
@@ -123,14 +204,17 @@ def modules(policy: object, part: Literal["actor", "critic"]) -> list[nn.Module]
     :param policy: A policy.
     :param part: Which of its networks.
     :return: The modules from the observation to the mean action, the logits or the value, or ``None`` if anything
-        between the two is not what SB3 builds by default: a linear layer, tanh or ReLU. Those are the same in training
-        and in evaluation mode.
+        between the two is not what SB3 builds by default: a linear layer with a bias, tanh or ReLU, nothing overridden
+        by a subclass or on the instance, no hooks. Those are the same in training and in evaluation mode.
     """
     if not isinstance(policy, ActorCriticPolicy):
         return None
-    asked = ("get_distribution", "predict_values", "extract_features", "_get_action_dist_from_latent")
-    if any(getattr(type(policy), name) is not getattr(ActorCriticPolicy, name) for name in asked):
+    if any(getattr(type(policy), name) is not getattr(ActorCriticPolicy, name) for name in _ASKED):
         return None
+    if any(name in vars(policy) for name in _ASKED):
+        return None
+    if not isinstance(policy.observation_space, spaces.Box):
+        return None  # other observations are encoded on their way
     if is_image_space(policy.observation_space) and policy.normalize_images:
         return None  # pixels are divided by 255 on their way
     extractor = policy.pi_features_extractor if part == "actor" else policy.vf_features_extractor
@@ -143,19 +227,51 @@ def modules(policy: object, part: Literal["actor", "critic"]) -> list[nn.Module]
         if part == "actor"
         else (policy.mlp_extractor.value_net, policy.value_net)
     )
+    if type(body) is not nn.Sequential:
+        return None
     found = [*body, head]
     linears, activations = found[::2], found[1::2]
-    if any(type(linear) is not nn.Linear for linear in linears):
+    if any(type(linear) is not nn.Linear or linear.bias is None for linear in linears):
         return None
     if len(linears) != len(activations) + 1 or any(type(module) not in (nn.Tanh, nn.ReLU) for module in activations):
         return None
-    called = [extractor, extractor.flatten, body, *found]
-    return None if any(module._forward_hooks or module._forward_pre_hooks for module in called) else found
+    called = [policy.mlp_extractor, extractor, extractor.flatten, body, *found]
+    return None if any(_is_changed(module) for module in called) else found
+
+
+def _is_changed(module: nn.Module) -> bool:
+    """Whether somebody listens to this module or has changed its methods."""
+    return any(getattr(module, hooks) for hooks in _HOOKS) or any(
+        name in vars(module) for name in ("forward", "forward_actor", "forward_critic")
+    )
 
 
 def is_mlp(policy: object) -> bool:
     """:return: Whether actor and critic are recognised; such a policy has no training mode of its own."""
+    if isinstance(policy, Prepared):
+        return True
     return modules(policy, "actor") is not None and modules(policy, "critic") is not None
+
+
+class Prepared:
+    """
+    A recognised policy whose networks have been read, to be asked many times while its weights stay the same. All else
+    is the policy's own.
+
+    :param policy: The policy.
+    :param actor: Its actor.
+    :param critic: Its critic.
+    """
+
+    def __init__(self, policy: ActorCriticPolicy, actor: Network, critic: Network) -> None:
+        self.policy = policy
+        self.actor = actor
+        self.critic = critic
+        #: A batch of observations and the actor's outputs there, where they are known already.
+        self.known: tuple[th.Tensor, th.Tensor] | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.policy, name)
 
 
 def network(policy: object, part: Literal["actor", "critic"]) -> Network | None:
@@ -164,6 +280,8 @@ def network(policy: object, part: Literal["actor", "critic"]) -> Network | None:
     :param part: Which of its networks.
     :return: The network with the policy's present weights, or ``None`` where :func:`modules` finds none.
     """
+    if isinstance(policy, Prepared):
+        return policy.actor if part == "actor" else policy.critic
     found = modules(policy, part)
     return None if found is None else Network.of(found)
 
@@ -177,3 +295,15 @@ def gaussian_std(policy: Any) -> th.Tensor | None:
         return None
     log_std: th.Tensor = policy.log_std.detach()
     return log_std.exp()
+
+
+def actor_output(policy: Any, actor: Network, observations: th.Tensor) -> th.Tensor:
+    """
+    :param policy: A policy that :func:`modules` recognises.
+    :param actor: Its actor.
+    :param observations: Shape ``(B, *obs)``.
+    :return: The actor's outputs there, shape ``(B, out)``.
+    """
+    if isinstance(policy, Prepared) and policy.known is not None and policy.known[0] is observations:
+        return policy.known[1]
+    return actor(observations)

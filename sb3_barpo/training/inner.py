@@ -61,7 +61,7 @@ class Inner:
         """
         perturbed = self._perturb(policy, observations, samples)
         if record:
-            self._record(policy, observations, perturbed, samples, logs)
+            self.record(policy, observations, perturbed, samples, logs)
         seen = evaluate_actions(policy, observations, perturbed, samples.actions)
 
         def kl() -> th.Tensor:
@@ -82,7 +82,50 @@ class Inner:
             visits.end(self.adversary.moves(observations, perturbed))
         return perturbed
 
-    def _record(self, policy: Any, observations: Any, perturbed: Any, samples: Samples, logs: Logs) -> None:
+    @property
+    def is_plain(self) -> bool:
+        """Whether the search is :class:`Adversary`'s own, so that :meth:`search` does the same."""
+        return type(self.adversary) is Adversary and "perturb" not in vars(self.adversary)
+
+    def search(
+        self, policy: Any, observations: th.Tensor, samples: Samples, start: th.Tensor | None
+    ) -> tuple[th.Tensor, th.Tensor]:
+        """
+        :param policy: A recognised policy, prepared.
+        :param observations: Clean observations as its networks see them, shape ``(B, features)``.
+        :param samples: The rest of the minibatch.
+        :param start: Where the search starts, shape ``(B, features)``; its own start by default.
+        :return: Where the search ended, and the perturbed observations within their limits, of the same shape.
+        """
+        adversary = self.adversary
+        goal = adversary.goal(policy, observations, samples)
+        generator = adversary.generator(observations.device)
+        delta = adversary.solver.solve(goal, observations, adversary.ball, self.epsilon, generator, start)
+        perturbed = observations + delta
+        if self.bounds is not None:
+            limits: Any = self.bounds  # of a Box
+            perturbed = limits.clip(perturbed, observations)
+            delta = perturbed - observations
+        return delta, perturbed
+
+    def record_rows(self, log_prob: th.Tensor, kl: th.Tensor, delta: th.Tensor, samples: Samples, logs: Logs) -> None:
+        """
+        The same as :meth:`record`, from what an update by hand knows.
+
+        :param log_prob: Shape ``(2, B)``, clean and perturbed.
+        :param kl: Shape ``(B,)``.
+        :param delta: What was added to the observations, shape ``(B, features)``.
+        :param samples: The rest of the minibatch.
+        :param logs: Where to log.
+        """
+        objective = self.adversary.objective
+        gain = th.zeros_like(kl) if objective is None else objective.gain(log_prob, kl, samples)
+        for name, values in (("gain", gain), ("kl", kl), ("radius_used", self.adversary.ball.norm(delta))):
+            if values is not None:
+                logs[f"adversary/{name}"].append(values.mean())
+
+    def record(self, policy: Any, observations: Any, perturbed: Any, samples: Samples, logs: Logs) -> None:
+        """Log how well the adversary did."""
         gain = self.adversary.gain(policy, observations, perturbed, samples)
         with evaluation_mode(policy), th.no_grad():
             kl = KL().prepare(policy, observations)(perturbed)

@@ -28,8 +28,10 @@ from sb3_barpo.adversary import (
 )
 from sb3_barpo.losses import Defence, OuterLoss
 from sb3_barpo.losses.base import plain, strength_at
+from sb3_barpo.policies.rollout import bare_forward
 from sb3_barpo.policies.spaces import check_observation_space, is_finite
 from sb3_barpo.schedules import ScheduleLike, as_schedule
+from sb3_barpo.training import by_hand
 from sb3_barpo.training.inner import Inner, Logs
 from sb3_barpo.training.minibatches import LastVisits
 from sb3_barpo.training.optim import fused
@@ -170,14 +172,22 @@ class RobustUpdate(OnPolicyAlgorithm):
             progress_bar=progress_bar,
         )
 
+    def collect_rollouts(self, *args: Any, **kwargs: Any) -> bool:
+        """As SB3 does it, bit for bit; policies that are recognised answer by bare operations."""
+        with bare_forward(self.policy):
+            return super().collect_rollouts(*args, **kwargs)
+
     def train(self) -> None:
         """One update on the rollout: SB3's ``PPO.train``, restated once, with the adversary where it has its place."""
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
         update = self._begin_update()
         logs: Logs = defaultdict(list)
-        with nullcontext() if update.inner is None else fused(self.policy.optimizer):
-            loss = self._epochs(update, logs)
+        if self._goes_by_hand(update.inner):
+            loss = self._by_hand(update, logs)
+        else:
+            with nullcontext() if update.inner is None else fused(self.policy.optimizer):
+                loss = self._epochs(update, logs)
         self._record_update(loss, update, logs)
 
     def _epochs(self, update: _Update, logs: Logs) -> th.Tensor:
@@ -198,6 +208,32 @@ class RobustUpdate(OnPolicyAlgorithm):
                 th.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
                 self.policy.optimizer.step()
             self._n_updates += 1
+        return loss
+
+    def _goes_by_hand(self, inner: Inner | None) -> bool:
+        """Whether an update by hand does the same: at strength above 0, where nobody has changed policy or loop."""
+        loop = ("train", "_epochs", "_loss", "_samples", "_policy_on", "_mask", "_squared_error")
+        return (
+            inner is not None
+            and all(getattr(type(self), name) is getattr(RobustUpdate, name) for name in loop)
+            and by_hand.supports(self.policy, self.rollout_buffer, inner)
+        )
+
+    def _by_hand(self, update: _Update, logs: Logs) -> th.Tensor:
+        settings = by_hand.Settings(
+            self.batch_size,
+            self.n_epochs,
+            update.clip_range,
+            update.clip_range_vf,
+            self.normalize_advantage,
+            self.ent_coef,
+            self.vf_coef,
+            self.max_grad_norm,
+            None if self.target_kl is None else self._too_far,
+        )
+        hand = by_hand.UpdateByHand(self.policy, self.rollout_buffer, settings, update.inner, logs)
+        loss = hand.run()
+        self._n_updates += hand.n_epochs_done
         return loss
 
     def _policy_on(self, rollout_data: Any) -> Any:
