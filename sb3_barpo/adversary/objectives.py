@@ -90,7 +90,7 @@ class KL(Objective):
         clean_output = mlp.actor_output(policy, actor, observations)
         if (std := mlp.gaussian_std(policy)) is not None:
             # Half the squared length of (μ(s') - μ(s)) / σ: the shift itself, pulled by 1 / σ².
-            return ClosedForm(goal, actor.pulled(std.pow(-2)).plus(-clean_output), lambda shift: shift)
+            return ClosedForm(goal, actor.pulled(std.square().reciprocal_()).plus(-clean_output), lambda shift: shift)
         probabilities = clean_output.softmax(1)
         return ClosedForm(goal, actor, lambda logits: logits.softmax(1) - probabilities)
 

@@ -11,6 +11,7 @@ import torch as th
 from stable_baselines3.common.buffers import RolloutBuffer
 
 from sb3_barpo.adversary import Adversary, Objective, Samples, Solver, WarmStart
+from sb3_barpo.policies.by_hand import Slopes
 from sb3_barpo.schedules import KINDS, ScheduleLike, as_schedule
 
 SelfLoss = TypeVar("SelfLoss", bound="OuterLoss")
@@ -28,22 +29,6 @@ class Rows(NamedTuple):
 
     log_prob: th.Tensor
     kl: Callable[[], th.Tensor]
-
-
-class Slopes(NamedTuple):
-    """
-    A loss on a minibatch, with its gradient.
-
-    :param terms: The loss and what to log.
-    :param log_prob: Gradient with respect to the log-probabilities, shape ``(2, B)``.
-    :param kl: With respect to the divergences, shape ``(B,)``; ``None`` if the loss does not look at them.
-    :param clean: Whether the clean rows matter; if not, their way back is spared.
-    """
-
-    terms: "Terms"
-    log_prob: th.Tensor
-    kl: th.Tensor | None
-    clean: bool = True
 
 
 class Terms(NamedTuple):
@@ -134,11 +119,16 @@ class OuterLoss(ABC):
             to_log_prob, *to_kl = th.autograd.grad(
                 terms.loss, [log_prob, *asked], allow_unused=True, materialize_grads=True
             )
-        return Slopes(Terms(terms.loss.detach(), terms.logs), to_log_prob, to_kl[0] if to_kl else None)
+        return Slopes(terms.loss.detach(), named(terms.logs), to_log_prob, to_kl[0] if to_kl else None)
 
     def spec(self) -> dict[str, Any]:
         """:return: Its settings as YAML and JSON can hold them, by name."""
         return {field.name: plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
+
+
+def named(logs: Mapping[str, th.Tensor]) -> dict[str, th.Tensor]:
+    """:return: What a loss logs, by whole names."""
+    return {f"adversary/{name}": value for name, value in logs.items()}
 
 
 def plain(value: Any) -> Any:

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import torch as th
 
 from sb3_barpo.adversary import Samples, clipped_surrogate
-from sb3_barpo.losses.base import OuterLoss, Rows, Slopes, Terms
+from sb3_barpo.losses.base import OuterLoss, Rows, Terms, named
+from sb3_barpo.policies.by_hand import Slopes
 from sb3_barpo.schedules import ScheduleLike
 
 
@@ -31,11 +32,13 @@ class WorstCase(OuterLoss):
         kappa: float = self.kappa  # type: ignore[assignment]  # a number, after `at`
         unclipped = th.exp(rows.log_prob - samples.old_log_prob).mul_(samples.advantages)
         # The surrogate ends here, where the ratio is clipped; beyond it has no slope.
-        limit = samples.advantages * (1 + samples.clip_range * samples.advantages.sign())
+        limit = samples.advantages.add(samples.advantages.abs(), alpha=samples.clip_range)
         clean, robust = th.minimum(unclipped, limit).mean(1).unbind()
         loss = (robust + kappa * clean) / -(1 + kappa)
         slope = unclipped.masked_fill_(unclipped > limit, 0)
         share = -1 / ((1 + kappa) * unclipped.shape[1])
-        slope[0].mul_(kappa * share)
-        slope[1].mul_(share)
-        return Slopes(Terms(loss, {"clean_surrogate": clean, "robust_surrogate": robust}), slope, None, kappa > 0)
+        slope.mul_(share)
+        if kappa != 1:
+            slope[0].mul_(kappa)
+        logs = named({"clean_surrogate": clean, "robust_surrogate": robust})
+        return Slopes(loss, logs, slope, clean=kappa > 0)

@@ -74,8 +74,10 @@ class FlatNetwork:
         output = inputs
         for (layer, *_), buffer in zip(self._layers, self._buffers.rows(start, len(inputs))[0], strict=True):
             output = th.addmm(layer.bias, output, layer.weight, out=buffer)
-            if layer.activation is not None:
-                output = output.sigmoid_() if layer.activation is nn.Tanh else output.relu_()
+            if layer.activation is nn.Tanh:
+                output.sigmoid_()
+            elif layer.activation is nn.ReLU:
+                output.relu_()
         return output
 
     def output(self, start: int, n: int) -> th.Tensor:

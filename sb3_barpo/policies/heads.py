@@ -16,9 +16,9 @@ class Head(Protocol):
 
     def rows(self, output: th.Tensor, actions: th.Tensor) -> th.Tensor:
         """
-        :param output: The actor's outputs, shape ``(2 B, out)``.
+        :param output: The actor's outputs, shape ``(B, out)``, or ``(2 B, out)`` with perturbed rows behind.
         :param actions: Shape ``(B, out)``, or ``(B, 1)`` and integer for ``Discrete``.
-        :return: Log-probabilities, shape ``(2, B)``.
+        :return: Log-probabilities, shape ``(1, B)`` or ``(2, B)``.
         """
 
     def kl(self) -> th.Tensor:
@@ -51,7 +51,7 @@ class GaussianHead:
     def rows(self, output: th.Tensor, actions: th.Tensor) -> th.Tensor:
         self._inverse = self._log_std.neg().exp_()
         self._normaliser = self._log_std.sum() + _LOG_2_PI / 2 * len(self._log_std)
-        self._distance = (actions - output.view(2, *actions.shape)).mul_(self._inverse)
+        self._distance = (actions - output.view(-1, *actions.shape)).mul_(self._inverse)
         self._squared = self._distance.square()
         return self._squared.sum(-1).mul_(-0.5).sub_(self._normaliser)
 
@@ -79,9 +79,10 @@ class CategoricalHead:
     """One of several actions."""
 
     def rows(self, output: th.Tensor, actions: th.Tensor) -> th.Tensor:
+        self._n = len(actions)
         self._log_probs = output.log_softmax(1)
-        self._actions = actions.repeat(2, 1)
-        return self._log_probs.gather(1, self._actions).view(2, -1)
+        self._actions = actions.repeat(len(output) // len(actions), 1)
+        return self._log_probs.gather(1, self._actions).view(-1, len(actions))
 
     def kl(self) -> th.Tensor:
         clean, moved = self._log_probs.chunk(2)
@@ -89,14 +90,14 @@ class CategoricalHead:
         return self._kl
 
     def entropy(self) -> th.Tensor:
-        clean = self._log_probs[: len(self._log_probs) // 2]
+        clean = self._log_probs[: self._n]
         return -(clean.exp() * clean).sum(1).mean()
 
     def to_output(self, slope: th.Tensor, kl_slope: th.Tensor | None, ent_coef: float) -> th.Tensor:
         flat = slope.reshape(-1, 1)
         probs = self._log_probs.exp()
         to_logits = (probs * -flat).scatter_add_(1, self._actions, flat)
-        n = len(flat) // 2
+        n = self._n
         clean, log_clean = probs[:n], self._log_probs[:n]
         if ent_coef:
             own = clean * log_clean

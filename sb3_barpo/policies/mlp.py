@@ -21,6 +21,10 @@ from torch import nn
 MIN_COLUMNS = 16
 
 
+_sigmoid_backward = th.ops.aten.sigmoid_backward.grad_input
+_threshold_backward = th.ops.aten.threshold_backward.grad_input
+
+
 def through(activation: type[nn.Module] | None, slope: th.Tensor, output: th.Tensor) -> th.Tensor:
     """
     From what follows an activation to what goes into it.
@@ -31,9 +35,9 @@ def through(activation: type[nn.Module] | None, slope: th.Tensor, output: th.Ten
     :return: Gradient with respect to its input.
     """
     if activation is nn.Tanh:
-        th.ops.aten.sigmoid_backward.grad_input(slope, output, grad_input=slope)
+        _sigmoid_backward(slope, output, grad_input=slope)
     elif activation is nn.ReLU:
-        th.ops.aten.threshold_backward.grad_input(slope, output, 0, grad_input=slope)
+        _threshold_backward(slope, output, 0, grad_input=slope)
     return slope
 
 
@@ -155,12 +159,14 @@ class Network:
 
     def forward(self, observations: th.Tensor) -> list[th.Tensor]:
         """:return: The flat input, and the output of each layer, the last one's last."""
-        outputs = [observations.flatten(1).float()]
-        buffers = self._buffers(len(observations))[0]
-        for (weight, bias, _, activation), buffer in zip(self.layers, buffers, strict=True):
-            output = th.addmm(bias, outputs[-1], weight, out=buffer)
-            if activation is not None:
-                output = output.sigmoid_() if activation is nn.Tanh else output.relu_()
+        output = observations.flatten(1).float()
+        outputs = [output]
+        for (weight, bias, _, activation), buffer in zip(self.layers, self._buffers(len(output))[0], strict=True):
+            output = th.addmm(bias, output, weight, out=buffer)
+            if activation is nn.Tanh:
+                output.sigmoid_()
+            elif activation is nn.ReLU:
+                output.relu_()
             outputs.append(output)
         return outputs
 
@@ -176,14 +182,13 @@ class Network:
         :param gradient: Gradient with respect to the last of them, shape ``(B, out)``.
         :return: Gradient with respect to the flat input, shape ``(B, in)``.
         """
-        # The first product is written to a new tensor: whoever asked may keep it while the buffers are used again.
-        buffers = [None, *self._buffers(len(gradient))[1]]
-        for (_, _, back, activation), output, buffer in zip(
-            reversed(self.layers), reversed(outputs), reversed(buffers), strict=False
-        ):
-            if activation is not None:
-                gradient = through(activation, gradient, output)
-            gradient = th.mm(gradient, back, out=buffer)
+        buffers = self._buffers(len(gradient))[1]
+        for i in range(len(self.layers) - 1, -1, -1):
+            layer = self.layers[i]
+            if layer.activation is not None:
+                through(layer.activation, gradient, outputs[i + 1])
+            # The last product is a new tensor: whoever asked may keep it while the buffers are used again.
+            gradient = th.mm(gradient, layer.back, out=buffers[i - 1] if i else None)
         features = outputs[0].shape[1]
         return gradient if features == gradient.shape[1] else gradient[:, :features]
 

@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import inspect
 from collections import defaultdict
 from contextlib import nullcontext
 from typing import Any, ClassVar, NamedTuple, TypeVar
@@ -28,13 +27,15 @@ from sb3_barpo.adversary import (
 )
 from sb3_barpo.losses import Defence, OuterLoss
 from sb3_barpo.losses.base import plain, strength_at
+from sb3_barpo.policies import by_hand
 from sb3_barpo.policies.rollout import bare_forward
 from sb3_barpo.policies.spaces import check_observation_space, is_finite
 from sb3_barpo.schedules import ScheduleLike, as_schedule
-from sb3_barpo.training import by_hand
 from sb3_barpo.training.inner import Inner, Logs
 from sb3_barpo.training.minibatches import LastVisits
 from sb3_barpo.training.optim import fused
+from sb3_barpo.training.robust_by_hand import RobustUpdateByHand
+from sb3_barpo.training.signature import signature_of
 
 SelfRobustUpdate = TypeVar("SelfRobustUpdate", bound="RobustUpdate")
 
@@ -92,7 +93,7 @@ class RobustUpdate(OnPolicyAlgorithm):
         """``help`` shows PPO's arguments and ours, not ``*args, **kwargs``."""
         super().__init_subclass__(**kwargs)
         if "defence" in cls.__dict__ and "__init__" not in cls.__dict__:
-            cls.__signature__ = _signature(cls)  # type: ignore[attr-defined]
+            cls.__signature__ = signature_of(cls, RobustUpdate)  # type: ignore[attr-defined]
 
     def __init__(
         self,
@@ -183,10 +184,11 @@ class RobustUpdate(OnPolicyAlgorithm):
         self._update_learning_rate(self.policy.optimizer)
         update = self._begin_update()
         logs: Logs = defaultdict(list)
-        if self._goes_by_hand(update.inner):
-            loss = self._by_hand(update, logs)
+        inner = update.inner
+        if inner is not None and self._goes_by_hand(inner):
+            loss = self._by_hand(update, inner, logs)
         else:
-            with nullcontext() if update.inner is None else fused(self.policy.optimizer):
+            with nullcontext() if inner is None else fused(self.policy.optimizer):
                 loss = self._epochs(update, logs)
         self._record_update(loss, update, logs)
 
@@ -210,16 +212,16 @@ class RobustUpdate(OnPolicyAlgorithm):
             self._n_updates += 1
         return loss
 
-    def _goes_by_hand(self, inner: Inner | None) -> bool:
-        """Whether an update by hand does the same: at strength above 0, where nobody has changed policy or loop."""
+    def _goes_by_hand(self, inner: Inner) -> bool:
+        """Whether an update by hand does the same: where nobody has changed policy, buffer, optimiser or loop."""
         loop = ("train", "_epochs", "_loss", "_samples", "_policy_on", "_mask", "_squared_error")
         return (
-            inner is not None
-            and all(getattr(type(self), name) is getattr(RobustUpdate, name) for name in loop)
-            and by_hand.supports(self.policy, self.rollout_buffer, inner)
+            all(getattr(type(self), name) is getattr(RobustUpdate, name) for name in loop)
+            and inner.is_plain
+            and by_hand.supports(self.policy, self.rollout_buffer)
         )
 
-    def _by_hand(self, update: _Update, logs: Logs) -> th.Tensor:
+    def _by_hand(self, update: _Update, inner: Inner, logs: Logs) -> th.Tensor:
         settings = by_hand.Settings(
             self.batch_size,
             self.n_epochs,
@@ -231,8 +233,9 @@ class RobustUpdate(OnPolicyAlgorithm):
             self.max_grad_norm,
             None if self.target_kl is None else self._too_far,
         )
-        hand = by_hand.UpdateByHand(self.policy, self.rollout_buffer, settings, update.inner, logs)
+        hand = RobustUpdateByHand(self.policy, self.rollout_buffer, settings, inner)
         loss = hand.run()
+        logs.update(hand.logs)
         self._n_updates += hand.n_epochs_done
         return loss
 
@@ -353,16 +356,3 @@ class RobustUpdate(OnPolicyAlgorithm):
         self.logger.record("train/clip_range", update.clip_range)
         if update.clip_range_vf is not None:
             self.logger.record("train/clip_range_vf", update.clip_range_vf)
-
-
-def _signature(cls: type[RobustUpdate]) -> inspect.Signature:
-    """Of PPO's constructor, with our arguments behind its own, by name only."""
-    base = next(kind for kind in cls.__mro__ if not issubclass(kind, RobustUpdate) and "__init__" in kind.__dict__)
-    theirs = [p for name, p in inspect.signature(base.__init__).parameters.items() if name != "self"]
-    kind = inspect.Parameter.KEYWORD_ONLY
-    ours = [inspect.Parameter("epsilon", kind, default="ramp_0.075")]
-    ours += [
-        inspect.Parameter(field.name, kind, default=getattr(cls.defence.loss, field.name))
-        for field in dataclasses.fields(cls.defence.loss)
-    ]
-    return inspect.Signature([*theirs, *ours, inspect.Parameter("adversary", kind, default=None)])

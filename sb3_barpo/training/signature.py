@@ -1,0 +1,22 @@
+"""What ``help`` shows of an algorithm's constructor."""
+
+import dataclasses
+import inspect
+from typing import Any
+
+
+def signature_of(cls: Any, ours: type) -> inspect.Signature:
+    """
+    :param cls: An algorithm with a ``defence``.
+    :param ours: The class that takes our arguments from ``**kwargs``; below it in the order of resolution is PPO's.
+    :return: The signature of PPO's constructor, with our arguments behind its own, by name only.
+    """
+    base = next(kind for kind in cls.__mro__ if not issubclass(kind, ours) and "__init__" in kind.__dict__)
+    theirs = [p for name, p in inspect.signature(base.__init__).parameters.items() if name != "self"]
+    kind = inspect.Parameter.KEYWORD_ONLY
+    own = [inspect.Parameter("epsilon", kind, default="ramp_0.075")]
+    own += [
+        inspect.Parameter(field.name, kind, default=getattr(cls.defence.loss, field.name))
+        for field in dataclasses.fields(cls.defence.loss)
+    ]
+    return inspect.Signature([*theirs, *own, inspect.Parameter("adversary", kind, default=None)])
