@@ -21,7 +21,7 @@ def acting(seen: np.ndarray, shown: np.ndarray) -> np.ndarray:
     :param shown: The adversary's weights of the candidates, shape ``(M, S, K)``.
     :return: The probabilities of the actions in each true state, ``π∘ν``, shape ``(M, S, A)``.
     """
-    mixed: np.ndarray = (shown[..., None] * seen).sum(2)
+    mixed: np.ndarray = np.einsum("msk,mska->msa", shown, seen)
     return mixed
 
 
@@ -42,7 +42,7 @@ def strongest(mdp: TabularMDP, seen: np.ndarray) -> np.ndarray:
     while True:
         shown = _only(choice, seen)
         harm = _harm(mdp, seen, shown)
-        gain = harm.max(-1) - (shown * harm).sum(-1)
+        gain = harm.max(-1) - np.einsum("msk,msk->ms", shown, harm)
         better = gain > 1e-12
         if not better.any():
             return shown
@@ -86,9 +86,11 @@ def divergences(seen: np.ndarray) -> np.ndarray:
 def _harm(mdp: TabularMDP, seen: np.ndarray, shown: np.ndarray) -> np.ndarray:
     """Minus the value of showing each candidate now and going on as ``shown``, shape ``(M, S, K)``."""
     q_values = mdp.evaluate(acting(seen, shown)).q_values
-    return -np.einsum("mska,msa->msk", seen, q_values)
+    harm: np.ndarray = -np.einsum("mska,msa->msk", seen, q_values)
+    return harm
 
 
 def _only(choice: np.ndarray, seen: np.ndarray) -> np.ndarray:
     """Weights that show one candidate alone in each state."""
-    return np.eye(seen.shape[2])[choice]
+    weights: np.ndarray = np.eye(seen.shape[2])[choice]
+    return weights

@@ -1,4 +1,4 @@
-"""``python -m sb3_barpo lab``: the landscapes, the ends and the basins of a small MDP, computed and drawn in seconds."""
+"""``python -m sb3_barpo lab``: the landscapes, ends and basins of a small MDP, computed and drawn in seconds."""
 
 import argparse
 from pathlib import Path

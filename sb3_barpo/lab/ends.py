@@ -61,8 +61,8 @@ def shares(kinds: np.ndarray) -> dict[str, float]:
 
 def grid(problem: Problem, points: int) -> np.ndarray:
     """
-    :return: Parameters on a square grid over the box of a problem with two, shape ``(points², 2)``; the second parameter
-        is that of the row, rising.
+    :return: Parameters on a square grid over the box of a problem with two, shape ``(points², 2)``. The second one is
+        that of the row, rising.
     """
     ticks = np.linspace(problem.policy.low, problem.policy.high, points)
     first, second = np.meshgrid(ticks, ticks)

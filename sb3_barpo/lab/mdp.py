@@ -61,13 +61,14 @@ class TabularMDP:
         moves = np.einsum("msa,sat->mst", acting, self.transitions)
         # One row for each state: the discounted visits to all states from there on.
         visits = np.linalg.inv(np.eye(len(self.start)) - self.gamma * moves)
-        values = np.einsum("mst,mt->ms", visits, (acting * self.rewards).sum(-1))
+        values = np.einsum("mst,mta,ta->ms", visits, acting, self.rewards)
         q_values = self.rewards + self.gamma * np.einsum("sat,mt->msa", self.transitions, values)
         return Evaluated(values, q_values, self.start @ visits)
 
     def value(self, acting: np.ndarray) -> np.ndarray:
         """:return: The values of the policies ``(M, S, A)`` at the start distribution, shape ``(M,)``."""
-        return self.evaluate(acting).values @ self.start
+        values: np.ndarray = self.evaluate(acting).values @ self.start
+        return values
 
     def optimum(self) -> tuple[float, np.ndarray]:
         """

@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sb3_barpo.lab.adversaries import clean
-from sb3_barpo.lab.ascent import METHODS, Method, Problem, ascend, objective
+from sb3_barpo.lab.ascent import METHODS, Problem, ascend, objective
 from sb3_barpo.lab.ends import KINDS, classify, grid, slope
 
 if TYPE_CHECKING:

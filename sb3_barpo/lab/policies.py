@@ -92,7 +92,8 @@ class IntervalPolicy(Policy):
         """:return: See :meth:`Policy.pull_back`."""
         seen = self.probabilities(theta, strength)
         by_logit = (slopes[..., 0] - slopes[..., 1]) * seen[..., 0] * seen[..., 1]
-        return np.stack([(by_logit * self.candidates(strength)).sum((1, 2)), by_logit.sum((1, 2))], -1)
+        by_weight = np.einsum("msk,sk->m", by_logit, self.candidates(strength))
+        return np.stack([by_weight, np.einsum("msk->m", by_logit)], -1)
 
     def confusions(self) -> list[set[int]]:
         """:return: See :meth:`Policy.confusions`. The largest sets of intervals that share a point share a left end."""
@@ -132,7 +133,7 @@ class SetPolicy(Policy):
     def pull_back(self, theta: np.ndarray, slopes: np.ndarray, strength: float = 1.0) -> np.ndarray:
         """:return: See :meth:`Policy.pull_back`."""
         by_first = slopes[..., 0] - slopes[..., 1]
-        pulled = (1 - strength) * by_first.sum(-1)
+        pulled: np.ndarray = (1 - strength) * by_first.sum(-1)
         for state, members in enumerate(self.sets):
             for k, member in enumerate(members):
                 pulled[:, member] += strength * by_first[:, state, k]
