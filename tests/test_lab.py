@@ -257,7 +257,7 @@ def test_where_optimal_actions_differ_only_what_cannot_be_confused_is_isa():
 
 
 def test_three_intervals_are_compared_where_all_three_overlap():
-    """a0 or a1 is best in the outer states, either in the middle: each neighbour agrees with it, not with each other."""
+    """a0 is best in one outer state, a1 in the other, both in the middle: each agrees with its neighbour."""
     rewards = np.array([[1.0, 0.0], [0.0, 0.0], [0.0, 1.0]])
     mdp = TabularMDP(np.full((3, 2, 3), 1 / 3), rewards, np.full(3, 1 / 3))
     assert lab.is_isa(Problem("", mdp, IntervalPolicy([0.0, 1.0, 2.0], 0.9)))

@@ -44,11 +44,12 @@ def canvas(width: float, height: float, **grid_of: Any) -> "tuple[Figure, Any]":
         return figure, figure.subplots(**grid_of)
 
 
-def landscapes(problem: Problem, starts: np.ndarray, points: int = 161) -> "Figure":
+def landscapes(problem: Problem, starts: np.ndarray, points: int = 160) -> "Figure":
     """
     :param problem: A problem with two parameters.
     :param starts: Where the drawn ascents start, shape ``(M, 2)``.
-    :param points: Number of points of the landscapes along each side.
+    :param points: Number of points of the landscapes along each side; even, to leave out ``b = 0``, where the choice of
+        the KL adversary is a tie.
     :return: What SPO, ARPO, BARPO with κ = 0 and with κ = 1 climb, side by side, and where they end.
     :raises ImportError: if matplotlib is not installed.
     """
@@ -159,10 +160,10 @@ def family(trapped: Mapping[str, Sequence[float]], title: str) -> "Figure":
         axes.plot(percent, row + jitter, "o", color=COLOURS["trapped"], alpha=0.4, ms=5, mew=0, clip_on=False)
         median = np.median(percent)
         axes.plot([median, median], [row - 0.36, row + 0.36], color="black", lw=2.6, clip_on=False)
-        axes.text(101, row, f"median {median:.3g}", va="center", clip_on=False)
+        axes.text(1.02, row, f"median {median:.3g}", va="center", transform=axes.get_yaxis_transform())
     axes.set_yticks(range(len(trapped)), list(trapped))
     axes.invert_yaxis()
-    axes.set_xlim(0, 100)
+    axes.set_xlim(left=0)
     axes.set_xlabel("% of the starts trapped; each dot one MDP")
     axes.set_title(title, loc="left")
     axes.tick_params(axis="y", length=0)
