@@ -7,6 +7,7 @@ Writes ``lab/family.csv`` (one row an MDP and method), ``lab/kappa.csv``, ``lab/
 ``docs/_static/lab-family.png``. It takes some minutes on one core.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -22,6 +23,7 @@ MEMBERS, STARTS, SEED = 40, 100, 0
 STEPS, STEP_SIZE = 400, 0.1
 KAPPAS = [0.0, 0.5, 1.0, 2.0, 4.0, 8.0]
 DELAYS = [0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4]
+CLEAN = {"clean_visits": True, "clean_advantages": True}
 METHODS = {
     **{name: lab.METHODS[name] for name in ["SPO", "ARPO", "ARPO κ = 1", "BARPO κ = 0", "BARPO κ = 1"]},
     "BARPO κ = 1, clean rollouts": lab.METHODS["BARPO κ = 1, clean rollouts"],
@@ -55,14 +57,14 @@ def kappas() -> pd.DataFrame:
     kinds = {
         "ARPO": lab.Method(lab.strongest),
         "BARPO": lab.Method(lab.kl),
-        "ARPO, clean rollouts": lab.Method(lab.strongest, clean_rollouts=True),
-        "BARPO, clean rollouts": lab.Method(lab.kl, clean_rollouts=True),
+        "ARPO, clean rollouts": lab.Method(lab.strongest, **CLEAN),
+        "BARPO, clean rollouts": lab.Method(lab.kl, **CLEAN),
     }
     rows = []
     for problem in (lab.footbridge(), lab.swamp()):
         for name, method in kinds.items():
             for kappa in KAPPAS:
-                changed = lab.Method(method.adversary, kappa, clean_rollouts=method.clean_rollouts)
+                changed = replace(method, kappa=kappa)
                 rows.append({"problem": problem.name, "method": name, "kappa": kappa})
                 rows[-1].update(measure(problem, changed, 400))
     return pd.DataFrame(rows)
@@ -72,15 +74,14 @@ def delays() -> pd.DataFrame:
     kinds = {
         "ARPO": lab.Method(lab.strongest),
         "BARPO κ = 1": lab.Method(lab.kl, 1.0),
-        "ARPO κ = 1, clean rollouts": lab.Method(lab.strongest, 1.0, clean_rollouts=True),
-        "BARPO κ = 1, clean rollouts": lab.Method(lab.kl, 1.0, clean_rollouts=True),
+        "ARPO κ = 1, clean rollouts": lab.Method(lab.strongest, 1.0, **CLEAN),
+        "BARPO κ = 1, clean rollouts": lab.Method(lab.kl, 1.0, **CLEAN),
     }
     rows = []
     for problem in (lab.footbridge(), lab.swamp()):
         for name, method in kinds.items():
             for delay in DELAYS:
-                ramp = Ramp(1.0, end=delay + 0.4, begin=delay)
-                changed = lab.Method(method.adversary, method.kappa, ramp, method.clean_rollouts)
+                changed = replace(method, strength=Ramp(1.0, end=delay + 0.4, begin=delay))
                 rows.append({"problem": problem.name, "method": name, "begin": delay})
                 rows[-1].update(measure(problem, changed, 400))
     return pd.DataFrame(rows)

@@ -169,12 +169,12 @@ def test_clean_rollouts_weigh_what_is_seen_by_clean_visits_and_advantages(proble
     seen = problem.policy.probabilities(theta)
     solved = problem.mdp.evaluate(lab.acting(seen, lab.clean(problem.mdp, seen)))
     shown = lab.kl(problem.mdp, seen)
-    advantages = solved.visits[..., None] * (solved.q_values - solved.values[..., None])
+    weights = solved.visits[..., None] * (solved.q_values - solved.values[..., None])
 
     def surrogate(moved: np.ndarray) -> np.ndarray:
-        return (advantages * lab.acting(problem.policy.probabilities(moved), shown)).sum((1, 2))
+        return (weights * lab.acting(problem.policy.probabilities(moved), shown)).sum((1, 2))
 
-    method = Method(lab.kl, clean_rollouts=True)
+    method = Method(lab.kl, clean_visits=True, clean_advantages=True)
     assert lab.gradient(problem, theta, method) == pytest.approx(differences(surrogate, theta), abs=1e-6)
 
 

@@ -2,7 +2,8 @@
 
 import importlib.util
 import re
-from functools import cache
+import sys
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,8 @@ import pandas as pd
 import pytest
 
 from sb3_barpo import lab
-from sb3_barpo.lab import METHODS, Method, Problem, footbridge, swamp
+from sb3_barpo.cli import main
+from sb3_barpo.lab import METHODS, Method, Problem, command, footbridge, pictures, swamp
 from sb3_barpo.lab.command import PROBLEMS
 
 ROOT = Path(__file__).parent.parent
@@ -28,9 +30,9 @@ def benchmark():
 
 @cache
 def ends(problem: str, method: str) -> np.ndarray:
-    """Where 400 starts end, as the command has it."""
+    """Where the command's 400 starts end, by half as many steps of twice the length, to be quick."""
     looked_at: Problem = PROBLEMS[problem]()
-    return lab.ascend(looked_at, looked_at.policy.starts(400, 0), METHODS[method])[-1]
+    return lab.ascend(looked_at, looked_at.policy.starts(400, 0), METHODS[method], steps=400, step_size=0.1)[-1]
 
 
 def shares(problem: str, method: str) -> dict[str, float]:
@@ -154,6 +156,13 @@ def test_the_kl_adversary_raises_the_value_where_the_policy_is_wrong():
     assert np.median(natural[lift < -1e-9]) == pytest.approx(-0.27, abs=0.05)
 
 
+@pytest.mark.parametrize(("visits", "advantages", "trapped"), [(False, True, 19), (True, False, 0)])
+def test_of_clean_rollouts_it_is_the_advantages_that_trap(visits, advantages, trapped):
+    method = Method(lab.kl, kappa=1.0, clean_visits=visits, clean_advantages=advantages)
+    reached = lab.ascend(FOOTBRIDGE, FOOTBRIDGE.policy.starts(400, 0), method, steps=400, step_size=0.1)[-1]
+    assert 100 * lab.shares(lab.classify(FOOTBRIDGE, reached))["trapped"] == pytest.approx(trapped, abs=2)
+
+
 # What of the propositions holds
 
 
@@ -220,3 +229,66 @@ def test_a_delay_of_a_fifth_of_training_frees_all_starts(name):
     delayed = Method(lab.strongest, strength="ramp_1_0.6_0.2")
     reached = lab.ascend(problem, problem.policy.starts(100, 0), delayed, steps=400, step_size=0.1)[-1]
     assert lab.shares(lab.classify(problem, reached))["trapped"] == 0
+
+
+# The page itself
+
+
+def test_the_page_s_example_prints_what_it_says(capsys):
+    code, said = re.search(r"```python\n(.+?)```\n+```text\n(.+?)\n```", PAGE, re.DOTALL).groups()
+    exec(code, {})
+    printed = capsys.readouterr().out
+    numbers = [[float(x) for x in re.findall(r"\d\.\d+", text)] for text in (printed, said)]
+    assert len(numbers[0]) == len(lab.KINDS)
+    assert numbers[0] == pytest.approx(numbers[1], abs=0.02)
+
+
+def test_the_page_s_numbers_on_clean_rollouts():
+    theta = np.array([[-1.5, -2.5]])
+    seen = FOOTBRIDGE.policy.probabilities(theta)
+    shown = {
+        name: lab.acting(seen, look(FOOTBRIDGE.mdp, seen)) for name, look in (("clean", lab.clean), ("kl", lab.kl))
+    }
+    assert [shown[name][0, 1, 0] for name in ("clean", "kl")] == pytest.approx([0.08, 0.33], abs=0.005)
+    stepping = [FOOTBRIDGE.mdp.evaluate(shown[name]).advantages[0, 0, 0] for name in ("clean", "kl")]
+    assert stepping == pytest.approx([-0.42, -0.11], abs=0.005)
+
+
+@pytest.mark.parametrize(("stored", "column"), [("kappa", "kappa"), ("delay", "begin")])
+def test_the_page_s_tables_are_the_stored_ones(stored, column):
+    rows = pd.read_csv(ROOT / "benchmarks" / "lab" / f"{stored}.csv")
+    for (problem, method), part in rows.groupby(["problem", "method"]):
+        cells = " | ".join(f"{100 * share:.3g}" for share in part.sort_values(column)["trapped"])
+        assert f"| {problem} | {method} | {cells} |" in PAGE
+
+
+# The command
+
+
+def test_the_command_draws_and_writes_what_it_says(tmp_path, capsys, monkeypatch):
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr(command, "basins", partial(lab.basins, points=9))
+    main(["lab", "--starts", "20", "--output", str(tmp_path)])
+    written = (tmp_path / "table.md").read_text(encoding="utf-8")
+    assert written in capsys.readouterr().out
+    assert [row.split(" | ")[0].removeprefix("| ") for row in written.splitlines()[4:]] == list(METHODS)
+    pictures = {path.name for path in tmp_path.glob("*.png") if path.stat().st_size > 10_000}
+    assert pictures == {"landscapes.png", "shares.png", "basins.png", "ridge.png"}
+
+
+def test_pictures_say_what_they_lack(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ImportError, match=r'Pictures need matplotlib: pip install "sb3-barpo\[plots\]"'):
+        pictures.profile(FOOTBRIDGE)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "match"),
+    [
+        ({"problem": "bog"}, r"Unknown problem 'bog'\. Choose from footbridge, swamp"),
+        ({"starts": 0}, "starts must be at least 1, but it is 0"),
+    ],
+)
+def test_the_command_refuses_what_it_does_not_know(wrong, match, tmp_path):
+    with pytest.raises(ValueError, match=match):
+        command.lab(output=tmp_path, **wrong)

@@ -40,12 +40,17 @@ HANDS = """
 const put = (input, kind) => input.dispatchEvent(new Event(kind, { bubbles: true }));
 function move(to) {
   for (const [name, value] of Object.entries(to)) {
-    if (name === "method") { const one = document.querySelector(`input[value=${value}]`); one.checked = true; put(one, "change"); }
+    if (name === "method") {
+      const one = document.querySelector(`input[value=${value}]`);
+      one.checked = true;
+      put(one, "change");
+    }
     else if (name === "clean") { $("clean").checked = value; put($("clean"), "change"); }
     else if (name === "at") {
       const box = $("landscape").getBoundingClientRect();
-      const at = { clientX: box.left + (value[0] + 4) / 8 * box.width, clientY: box.top + (4 - value[1]) / 8 * box.height };
-      for (const type of ["pointerdown", "pointerup"]) $("landscape").dispatchEvent(new PointerEvent(type, { ...at, buttons: 1 }));
+      const clientX = box.left + (value[0] + 4) / 8 * box.width, clientY = box.top + (4 - value[1]) / 8 * box.height;
+      for (const type of ["pointerdown", "pointerup"])
+        $("landscape").dispatchEvent(new PointerEvent(type, { clientX, clientY, buttons: 1 }));
     } else { $(name).value = value; put($(name), "input"); }
   }
 }
@@ -102,7 +107,7 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 def as_python(settings: dict[str, Any]) -> tuple[lab.Problem, Method]:
     begin, end = settings["begin"], settings["end"]
     strength = Ramp(1.0, end=end, begin=begin) if end > begin else 1.0
-    method = Method(ADVERSARIES[settings["method"]], settings["kappa"], strength, settings["clean"])
+    method = Method(ADVERSARIES[settings["method"]], settings["kappa"], strength, settings["clean"], settings["clean"])
     return footbridge(epsilon=settings["epsilon"]), method
 
 
@@ -151,8 +156,8 @@ def test_the_map_of_basins_is_python_s(log, i):
 def test_objectives_and_gradients_are_python_s(log):
     problem, found = footbridge(), iter(log["exact"])
     for adversary in ADVERSARIES.values():
-        for clean_rollouts in (False, True):
-            method = Method(adversary, 0.7, "ramp_1_0.5", clean_rollouts)
+        for clean in (False, True):
+            method = Method(adversary, 0.7, "ramp_1_0.5", clean, clean)
             value = lab.objective(problem, THETA, method, 0.4)
             expected = np.column_stack([value, lab.gradient(problem, THETA, method, 0.4)])
             assert np.array(next(found)) == pytest.approx(expected, abs=1e-9)

@@ -51,14 +51,17 @@ class Method:
     :param adversary: The adversary.
     :param kappa: Weight of the guidance; a number, or any schedule that training takes too.
     :param strength: Of the adversary, as a share of its full one; a number or a schedule.
-    :param clean_rollouts: Whether visits and advantages are those of the policy that nobody attacks, as in training,
-        where the rollouts are clean. By default they are those of ``π∘ν``, which makes the gradient that of a value.
+    :param clean_visits: Whether states count as often as the policy that nobody attacks visits them. By default they
+        count as often as ``π∘ν`` does, which, with its advantages, makes the gradient that of a value.
+    :param clean_advantages: Whether the advantages are those of the policy that nobody attacks. In training, where
+        rollouts are clean, visits and advantages both are.
     """
 
     adversary: Adversary
     kappa: ScheduleLike = 0.0
     strength: ScheduleLike = 1.0
-    clean_rollouts: bool = False
+    clean_visits: bool = False
+    clean_advantages: bool = False
 
     def at(self, time: float) -> tuple[float, float]:
         """:return: κ and the strength at a time between 0 and 1."""
@@ -74,9 +77,9 @@ METHODS: dict[str, Method] = {
     "BARPO κ = 1": Method(kl, kappa=1.0),
     "ARPO, ramp to 75 %": Method(strongest, strength="ramp_1"),
     "ARPO, ramp from 40 to 80 %": Method(strongest, strength="ramp_1_0.8_0.4"),
-    "BARPO κ = 1, clean rollouts": Method(kl, kappa=1.0, clean_rollouts=True),
+    "BARPO κ = 1, clean rollouts": Method(kl, kappa=1.0, clean_visits=True, clean_advantages=True),
     "BARPO κ = 1, clean rollouts, ramp from 40 to 80 %": Method(
-        kl, kappa=1.0, strength="ramp_1_0.8_0.4", clean_rollouts=True
+        kl, kappa=1.0, strength="ramp_1_0.8_0.4", clean_visits=True, clean_advantages=True
     ),
 }
 
@@ -94,13 +97,13 @@ def gradient(problem: Problem, theta: np.ndarray, method: Method, time: float = 
     unattacked = clean(problem.mdp, seen)
     shown = method.adversary(problem.mdp, seen)
     natural = problem.mdp.evaluate(acting(seen, unattacked))
-    attacked = natural if method.clean_rollouts else problem.mdp.evaluate(acting(seen, shown))
-    # Policy gradient theorem: dV/dπ(a|s) = visits(s) Q(s, a); V(s) may be taken away, and is, as in training.
-    slopes = sum(
-        weight * (rollouts.visits[..., None] * (rollouts.q_values - rollouts.values[..., None]))[:, :, None] * look
-        for weight, rollouts, look in ((1.0, attacked, shown[..., None]), (kappa, natural, unattacked[..., None]))
-    )
-    return problem.policy.pull_back(theta, np.asarray(slopes) / (1 + kappa), strength)
+    attacked = problem.mdp.evaluate(acting(seen, shown))
+    visits = natural.visits if method.clean_visits else attacked.visits
+    advantages = natural.advantages if method.clean_advantages else attacked.advantages
+    # Policy gradient theorem: dV/dπ(a|s) = visits(s) A(s, a)
+    slopes = (visits[..., None] * advantages)[:, :, None] * shown[..., None]
+    slopes += kappa * (natural.visits[..., None] * natural.advantages)[:, :, None] * unattacked[..., None]
+    return problem.policy.pull_back(theta, slopes / (1 + kappa), strength)
 
 
 def objective(problem: Problem, theta: np.ndarray, method: Method, time: float = 1.0) -> np.ndarray:

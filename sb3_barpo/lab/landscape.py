@@ -54,7 +54,7 @@ class Landscape:
         :return: Natural return and worst case side by side, with the three agents.
         :raises ImportError: if matplotlib is not installed.
         """
-        figure, row = canvas(11.0, 4.9, ncols=2, sharex=True, sharey=True)
+        figure, row = canvas(9.4, 5.3, ncols=2, sharex=True, sharey=True)
         returns = self.frame[["natural", "worst_case"]].to_numpy()
         levels = np.linspace(returns.min(), returns.max() + 1e-9, 25)
         for axes, column in zip(row, ("natural", "worst_case"), strict=True):
@@ -64,6 +64,8 @@ class Landscape:
                 axes.plot(x, y, marker, color="#E69F00", mec="black", ms=17 if marker == "*" else 11, ls="", label=name)
             axes.set_title("natural return" if column == "natural" else "worst-case return")
             axes.set_aspect("equal")
+            axes.set_xlabel(f"towards {list(self.marks)[1]}")
+        row[0].set_ylabel(f"at a right angle, towards {list(self.marks)[2]}")
         figure.colorbar(filled, ax=row, label="return", format="%.0f", ticks=levels[::4], pad=0.01)
         figure.legend(*row[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
         figure.suptitle(self.title, fontsize=11)

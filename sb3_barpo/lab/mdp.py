@@ -20,6 +20,11 @@ class Evaluated(NamedTuple):
     q_values: np.ndarray
     visits: np.ndarray
 
+    @property
+    def advantages(self) -> np.ndarray:
+        """``A(s, a) = Q(s, a) - V(s)``, shape ``(M, S, A)``."""
+        return self.q_values - self.values[..., None]
+
 
 @dataclass(frozen=True, eq=False)
 class TabularMDP:

@@ -40,7 +40,7 @@ def canvas(width: float, height: float, **grid_of: Any) -> "tuple[Figure, Any]":
     except ImportError as error:
         raise ImportError('Pictures need matplotlib: pip install "sb3-barpo[plots]"') from error
     with matplotlib.rc_context({"font.size": 11, "axes.titlesize": 11.5}):
-        figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
+        figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
         return figure, figure.subplots(**grid_of)
 
 
@@ -106,9 +106,11 @@ def maps_of_basins(problem: Problem, maps: Mapping[str, np.ndarray]) -> "Figure"
 
     figure, row = canvas(3.6 * len(maps) + 0.4, 5.1, ncols=len(maps), sharex=True, sharey=True, squeeze=False)
     colours = ListedColormap([COLOURS[kind] for kind in KINDS])
-    extent = (problem.policy.low, problem.policy.high) * 2
+    low, high = problem.policy.low, problem.policy.high
     for axes, (name, kinds) in zip(row[0], maps.items(), strict=True):
         numbers = np.select([kinds == kind for kind in KINDS], range(len(KINDS)))
+        half = (high - low) / (2 * len(kinds) - 2)  # starts are in the middle of their pixels
+        extent = (low - half, high + half) * 2
         axes.imshow(numbers, origin="lower", extent=extent, cmap=colours, vmin=-0.5, vmax=len(KINDS) - 0.5)
         trapped = 100 * float((kinds == "trapped").mean())
         _frame(axes, problem, f"{name.replace(', ', chr(10), 1)}\n{trapped:.0f} % trapped")
