@@ -4,7 +4,7 @@ The lab's claims on whole families of MDPs, not only on the one that was chosen;
     python benchmarks/lab.py
 
 Writes ``lab/family.csv`` (one row an MDP and method), ``lab/kappa.csv``, ``lab/delay.csv``, ``lab/table.md`` and
-``docs/_static/lab-family.png``. It takes some minutes on one core.
+``docs/_static/lab-family.png``. It takes two minutes on one core.
 """
 
 from dataclasses import replace

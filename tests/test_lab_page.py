@@ -31,7 +31,7 @@ MOVES: list[dict[str, Any]] = [
     {"epsilon": 0.6, "begin": 0, "end": 0, "time": 1, "at": [0.5, -3.0]},
 ]
 #: After which of them the map of basins is waited for.
-MAPPED = [0, 4, 5]
+MAPPED = [0, 4]
 #: Played in the page. Errors are kept from before its own script on.
 EARS = "<script>window.heard = []; addEventListener('error', event => heard.push(event.message));</script>"
 HANDS = """

@@ -18,11 +18,20 @@ class Problem:
     :param name: Its name in tables and pictures.
     :param mdp: The MDP.
     :param policy: The policies.
+    :raises ValueError: if MDP and policies differ in their numbers of states or actions.
     """
 
     name: str
     mdp: TabularMDP
     policy: Policy
+
+    def __post_init__(self) -> None:
+        n_states, _, n_actions = self.policy.probabilities(self.policy.starts(1, seed=0)).shape[1:]
+        if self.mdp.rewards.shape != (n_states, n_actions):
+            raise ValueError(
+                f"The policies have {n_states} states and {n_actions} actions, but the MDP's rewards have shape "
+                f"{self.mdp.rewards.shape}. Make both for the same."
+            )
 
     def value(self, theta: np.ndarray, adversary: Adversary = clean, strength: float = 1.0) -> np.ndarray:
         """
@@ -55,6 +64,7 @@ class Method:
         count as often as ``π∘ν`` does, which, with its advantages, makes the gradient that of a value.
     :param clean_advantages: Whether the advantages are those of the policy that nobody attacks. In training, where
         rollouts are clean, visits and advantages both are.
+    :raises ValueError: if a schedule is wrong.
     """
 
     adversary: Adversary
@@ -62,6 +72,9 @@ class Method:
     strength: ScheduleLike = 1.0
     clean_visits: bool = False
     clean_advantages: bool = False
+
+    def __post_init__(self) -> None:
+        self.at(0.0)
 
     def at(self, time: float) -> tuple[float, float]:
         """:return: κ and the strength at a time between 0 and 1."""

@@ -95,17 +95,17 @@ def table(problem: Problem, ends: dict[str, np.ndarray], kinds: dict[str, dict[s
     """
     rows = [
         f"| {name} | "
-        + " | ".join(f"{100 * kinds[name][kind]:.3g} %" for kind in KINDS)
+        + " | ".join(f"{100 * kinds[name][kind]:.3g}" for kind in KINDS)
         + f" | {problem.natural(end).mean():.2f} | {problem.robust(end).mean():.2f} |"
         for name, end in ends.items()
     ]
     n_starts = len(next(iter(ends.values())))
     return "\n".join(
         [
-            f"{problem.name}, {n_starts} starts; the best value is {problem.mdp.optimum()[0]:.2f}, "
-            f"the worst {problem.mdp.pessimum():.2f}.",
+            f"{problem.name}, {n_starts} starts: per cent that end so, and mean values, of which the best is "
+            f"{problem.mdp.optimum()[0]:.2f} and the worst {problem.mdp.pessimum():.2f}.",
             "",
-            f"| method | {' | '.join(KINDS)} | mean natural value | mean worst case |",
+            f"| method | {' | '.join(KINDS)} | natural value | worst case |",
             f"|:--|{'--:|' * (len(KINDS) + 2)}",
             *rows,
             "",

@@ -10,7 +10,7 @@ from sb3_barpo.lab.ascent import Method, Problem, ascend, objective
 KINDS = ("trapped", "low", "fragile", "good")
 
 
-def slope(problem: Problem, theta: np.ndarray, method: Method, step: float = 1e-5, directions: int = 720) -> np.ndarray:
+def slope(problem: Problem, theta: np.ndarray, method: Method, step: float = 1e-3, directions: int = 720) -> np.ndarray:
     """
     The test for a first-order stationary policy (FOSP): no direction that stays in the box leads up. It asks for
     one-sided slopes, since the worst case has ridges.
@@ -18,15 +18,13 @@ def slope(problem: Problem, theta: np.ndarray, method: Method, step: float = 1e-
     :param problem: The problem, with two parameters.
     :param theta: Parameters of M policies, shape ``(M, 2)``.
     :param method: Whose objective is looked at, at the end of training.
-    :param step: Length of the finite difference.
+    :param step: Length of the finite difference. Much below this the KL adversary of a policy that ignores the
+        observation is decided by rounding errors, since divergences to both sides differ by the third power of it.
     :param directions: Number of directions that are tried, evenly around the circle.
     :return: The steepest slope of each, shape ``(M,)``; at an FOSP it is at most 0, up to the order of the step.
     :raises ValueError: if there are not two parameters.
     """
-    if problem.policy.n_params != 2:
-        raise ValueError(
-            f"Directions are tried in the plane, but {problem.name} has {problem.policy.n_params} parameters."
-        )
+    _check_plane(problem)
     here = objective(problem, theta, method)
     steepest = np.full(len(theta), -np.inf)
     for angle in np.linspace(0, 2 * np.pi, directions, endpoint=False):
@@ -64,6 +62,7 @@ def grid(problem: Problem, points: int) -> np.ndarray:
     :return: Parameters on a square grid over the box of a problem with two, shape ``(points², 2)``. The second one is
         that of the row, rising.
     """
+    _check_plane(problem)
     ticks = np.linspace(problem.policy.low, problem.policy.high, points)
     first, second = np.meshgrid(ticks, ticks)
     return np.stack([first.ravel(), second.ravel()], -1)
@@ -76,3 +75,8 @@ def basins(problem: Problem, method: Method, points: int = 41, steps: int = 300,
     """
     ends = ascend(problem, grid(problem, points), method, steps, step_size)[-1]
     return classify(problem, ends).reshape(points, points)
+
+
+def _check_plane(problem: Problem) -> None:
+    if problem.policy.n_params != 2:
+        raise ValueError(f"This needs a problem with two parameters, but {problem.name} has {problem.policy.n_params}.")

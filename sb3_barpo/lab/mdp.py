@@ -23,7 +23,8 @@ class Evaluated(NamedTuple):
     @property
     def advantages(self) -> np.ndarray:
         """``A(s, a) = Q(s, a) - V(s)``, shape ``(M, S, A)``."""
-        return self.q_values - self.values[..., None]
+        difference: np.ndarray = self.q_values - self.values[..., None]
+        return difference
 
 
 @dataclass(frozen=True, eq=False)

@@ -40,7 +40,7 @@ def canvas(width: float, height: float, **grid_of: Any) -> "tuple[Figure, Any]":
     except ImportError as error:
         raise ImportError('Pictures need matplotlib: pip install "sb3-barpo[plots]"') from error
     with matplotlib.rc_context({"font.size": 11, "axes.titlesize": 11.5}):
-        figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
+        figure = Figure(figsize=(width, height), dpi=120, layout="compressed")
         return figure, figure.subplots(**grid_of)
 
 
@@ -50,21 +50,21 @@ def landscapes(problem: Problem, starts: np.ndarray, points: int = 160) -> "Figu
     :param starts: Where the drawn ascents start, shape ``(M, 2)``.
     :param points: Number of points of the landscapes along each side; even, to leave out ``b = 0``, where the choice of
         the KL adversary is a tie.
-    :return: What SPO, ARPO, BARPO with κ = 0 and with κ = 1 climb, side by side, and where they end.
+    :return: What SPO, ARPO, BARPO with κ = 0 and with κ = 1 climb, and where they end.
     :raises ImportError: if matplotlib is not installed.
     """
-    figure, row = canvas(15.6, 4.9, ncols=len(LANDSCAPES), sharex=True, sharey=True)
+    figure, square = canvas(9.4, 9.6, nrows=2, ncols=2, sharex=True, sharey=True)
     low, high = problem.policy.low, problem.policy.high
     ticks = np.linspace(low, high, points)
     levels = np.linspace(problem.mdp.pessimum(), problem.mdp.optimum()[0] + 1e-9, 25)
-    for axes, (name, title) in zip(row, LANDSCAPES.items(), strict=True):
+    for axes, (name, title) in zip(square.flat, LANDSCAPES.items(), strict=True):
         heights = objective(problem, grid(problem, points), METHODS[name]).reshape(points, points)
         filled = axes.contourf(ticks, ticks, heights, levels=levels, cmap="bone")
         paths = ascend(problem, starts, METHODS[name])
         for path, kind in zip(paths.swapaxes(0, 1), classify(problem, paths[-1]), strict=True):
             _draw_path(axes, path, COLOURS[kind])
         _frame(axes, problem, title)
-    bar = figure.colorbar(filled, ax=row, pad=0.01, aspect=28, format="%.1f", ticks=levels[::4])
+    bar = figure.colorbar(filled, ax=square, pad=0.02, aspect=40, format="%.1f", ticks=levels[::4])
     bar.set_label("value")
     _legend(figure, "*")
     return figure
@@ -98,23 +98,23 @@ def shares_of_ends(shares: Mapping[str, Mapping[str, float]]) -> "Figure":
 def maps_of_basins(problem: Problem, maps: Mapping[str, np.ndarray]) -> "Figure":
     """
     :param problem: The problem.
-    :param maps: For each method its map, see :func:`sb3_barpo.lab.basins`.
-    :return: The maps side by side: each start in the colour of its end.
+    :param maps: For each of four methods its map, see :func:`sb3_barpo.lab.basins`.
+    :return: The maps: each start in the colour of its end.
     :raises ImportError: if matplotlib is not installed.
     """
     from matplotlib.colors import ListedColormap
 
-    figure, row = canvas(3.6 * len(maps) + 0.4, 5.1, ncols=len(maps), sharex=True, sharey=True, squeeze=False)
+    figure, square = canvas(7.6, 8.8, nrows=2, ncols=2, sharex=True, sharey=True)
     colours = ListedColormap([COLOURS[kind] for kind in KINDS])
     low, high = problem.policy.low, problem.policy.high
-    for axes, (name, kinds) in zip(row[0], maps.items(), strict=True):
+    for axes, (name, kinds) in zip(square.flat, maps.items(), strict=True):
         numbers = np.select([kinds == kind for kind in KINDS], range(len(KINDS)))
         half = (high - low) / (2 * len(kinds) - 2)  # starts are in the middle of their pixels
         extent = (low - half, high + half) * 2
         axes.imshow(numbers, origin="lower", extent=extent, cmap=colours, vmin=-0.5, vmax=len(KINDS) - 0.5)
         trapped = 100 * float((kinds == "trapped").mean())
-        _frame(axes, problem, f"{name.replace(', ', chr(10), 1)}\n{trapped:.0f} % trapped")
-    _legend(figure, "s")
+        _frame(axes, problem, f"{name}\n{trapped:.0f} % trapped")
+    _legend(figure, "s", columns=2)
     return figure
 
 
@@ -130,7 +130,7 @@ def profile(problem: Problem, points: int = 401) -> "Figure":
     along.plot(bias, problem.natural(np.stack([0 * bias, bias], -1)), color="black", lw=2.2)
     along.set_xlabel("b, with w = 0")
     along.set_title("Along the ridge: natural value = worst case", loc="left")
-    weight = np.linspace(-2.0, 2.0, points)
+    weight = np.linspace(-1.5, 0.8, points)
     theta = np.stack([weight, np.full(points, low)], -1)
     for name, colour in zip(LANDSCAPES, ("#0072B2", COLOURS["trapped"], COLOURS["low"], COLOURS["good"]), strict=True):
         steepest = slope(problem, np.array([[0.0, low]]), METHODS[name])[0]
@@ -184,7 +184,8 @@ def _draw_path(axes: "Axes", path: np.ndarray, colour: str) -> None:
 def _frame(axes: "Axes", problem: Problem, title: str) -> None:
     intervals = problem.policy.low < 0
     axes.set_title(title, pad=11)  # above the stars of paths that end at the edge
-    axes.set_xlabel("w: how much the observation counts" if intervals else "π(a0│first observation)")
+    if axes.get_subplotspec().is_last_row():  # type: ignore[union-attr]
+        axes.set_xlabel("w: how much the observation counts" if intervals else "π(a0│first observation)")
     if axes.get_subplotspec().is_first_col():  # type: ignore[union-attr]
         axes.set_ylabel("b: bias towards a0" if intervals else "π(a0│second observation)")
     axes.set_xlim(problem.policy.low, problem.policy.high)
@@ -192,7 +193,7 @@ def _frame(axes: "Axes", problem: Problem, title: str) -> None:
     axes.set_aspect("equal")
 
 
-def _legend(figure: "Figure", marker: str) -> None:
+def _legend(figure: "Figure", marker: str, columns: int = len(KINDS)) -> None:
     from matplotlib.lines import Line2D
 
     size = 13 if marker == "*" else 9
@@ -209,4 +210,4 @@ def _legend(figure: "Figure", marker: str) -> None:
         )
         for kind in KINDS
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(KINDS), frameon=False)
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False)

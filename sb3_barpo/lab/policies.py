@@ -127,6 +127,8 @@ class SetPolicy(Policy):
 
     def probabilities(self, theta: np.ndarray, strength: float = 1.0) -> np.ndarray:
         """:return: See :meth:`Policy.probabilities`."""
+        if not 0 <= strength <= 1:
+            raise ValueError(f"The strength is a probability here, from 0 to 1, but it is {strength!r}.")
         first = strength * theta[:, self.sets] + (1 - strength) * theta[:, self.sets[:, :1]]
         return np.stack([first, 1 - first], -1)
 
