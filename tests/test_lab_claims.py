@@ -219,6 +219,19 @@ def test_the_families_medians():
         assert f"| {family}, median | {of_family['ARPO']:.3g} | {of_family['BARPO κ = 1']:.3g} |" in PAGE
 
 
+def test_what_the_page_says_of_the_families():
+    rows = pd.read_csv(ROOT / "benchmarks" / "lab" / "family.csv")
+    by_method = rows.groupby(["family", "method"])
+    anywhere = by_method["trapped"].apply(lambda shares: int((shares > 0).sum()))
+    methods = ["ARPO", "BARPO κ = 1", "BARPO κ = 1, clean rollouts", "the same, ramp from 40 to 80 %"]
+    found = {family: [anywhere[family, method] for method in methods[:2]] for family in lab.FAMILIES}
+    assert found == {"crossings": [28, 0], "random": [8, 2]}
+    assert rows.groupby("family")["tried"].first().to_dict() == {"crossings": 40, "random": 64}
+    good = 100 * by_method["good"].mean()
+    means = {family: [round(good[family, method]) for method in methods] for family in lab.FAMILIES}
+    assert means == {"crossings": [80, 94, 89, 100], "random": [93, 98, 96, 100]}
+
+
 @pytest.mark.parametrize("family", lab.FAMILIES)
 def test_the_stored_figures_of_the_families_are_what_comes_out(family):
     bench = benchmark()
