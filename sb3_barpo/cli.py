@@ -17,6 +17,7 @@ from sb3_barpo.demo import ENV, EPSILON, STEPS, demo
 from sb3_barpo.evaluation.budgets import BUDGETS
 from sb3_barpo.evaluation.campaign import evaluate
 from sb3_barpo.experiment import Evaluation
+from sb3_barpo.lab import command as lab
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -45,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_demo(commands)
     _add_evaluate(commands)
     _add_tune(commands)
+    lab.add_to(commands)
     _add_zoo(commands)
     return parser
 
