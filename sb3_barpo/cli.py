@@ -11,7 +11,8 @@ from typing import Any
 import gymnasium
 
 from sb3_barpo import __version__, zoo
-from sb3_barpo.agents.load import ALGORITHMS, load_agent
+from sb3_barpo.agents.load import load_agent
+from sb3_barpo.algorithms import ALGORITHMS
 from sb3_barpo.attacks import ATTACKS
 from sb3_barpo.demo import ENV, EPSILON, STEPS, demo
 from sb3_barpo.evaluation.budgets import BUDGETS
@@ -144,7 +145,7 @@ def _add_tune(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     what = sub.add_argument_group("what is trained")
-    what.add_argument("--algo", default="barpo", help="barpo, arpo, barpo_lstm or arpo_lstm")
+    what.add_argument("--algo", default="barpo", help="an algorithm with epsilon and kappa")
     what.add_argument("--env", required=True, help="id of a Gymnasium environment")
     what.add_argument("--epsilon", type=float, help="strength to be robust against; None: that of our settings")
     what.add_argument("--steps", type=int, help="environment steps a trial; None: those of our settings")

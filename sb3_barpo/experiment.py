@@ -14,7 +14,6 @@ from threading import Thread
 from typing import Any
 
 import torch as th
-from gymnasium import spaces
 from joblib import Parallel, delayed
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
@@ -24,14 +23,11 @@ from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecNormalize
 from tqdm import tqdm
 
-from sb3_barpo.agents.load import algorithm, load_agent
+from sb3_barpo.agents.load import load_agent
+from sb3_barpo.algorithms import find
 from sb3_barpo.evaluation import RobustnessReport, evaluate_robustness
 from sb3_barpo.evaluation.robustness import check_settings
-from sb3_barpo.policies.spaces import usual_policy
 from sb3_barpo.resume import read_record, write_record
-
-#: The algorithms that an experiment can compare.
-ALGORITHMS = ["ppo", "arpo", "barpo", "ppo_lstm", "arpo_lstm", "barpo_lstm"]
 
 #: The arguments that RL Zoo writes as ``lin_<initial value>``.
 _SCHEDULES = {"learning_rate", "clip_range", "clip_range_vf"}
@@ -46,7 +42,7 @@ class Agent:
     What is trained, and how.
 
     :param name: Name in tables and pictures, and of its folder.
-    :param algo: ``ppo``, ``arpo`` or ``barpo``, or their recurrent forms ``ppo_lstm``, ``arpo_lstm``, ``barpo_lstm``.
+    :param algo: Name of the algorithm, see :data:`sb3_barpo.algorithms.ALGORITHMS`.
     :param env: Id of the environment.
     :param seed: Seed of environments and algorithm.
     :param steps: Number of environment steps.
@@ -68,8 +64,7 @@ class Agent:
     normalize: bool = True
 
     def __post_init__(self) -> None:
-        if self.algo not in ALGORITHMS:
-            raise ValueError(f"Unknown algorithm {self.algo!r}. Choose from {', '.join(ALGORITHMS)}.")
+        find(self.algo)
         if self.steps < 1:
             raise ValueError(f"An agent is trained for at least 1 step, but steps is {self.steps}.")
 
@@ -130,19 +125,10 @@ def make_model(agent: Agent) -> OnPolicyAlgorithm:
     kwargs = agent.kwargs | {key: _linear(agent.kwargs[key]) for key in _SCHEDULES & agent.kwargs.keys()}
     if isinstance(written := kwargs.get("policy_kwargs"), str):
         kwargs["policy_kwargs"] = eval(written, {"nn": th.nn})  # as the Zoo does
-    kind: Callable[..., OnPolicyAlgorithm] = algorithm(agent.algo)
-    policy = policy_name(agent.algo, env.observation_space)
+    row = find(agent.algo)
+    kind: Callable[..., OnPolicyAlgorithm] = row.load_class()
+    policy = row.policy(env.observation_space)
     return kind(policy, VecNormalize(env) if agent.normalize else env, seed=agent.seed, device="cpu", **kwargs)
-
-
-def policy_name(algo: str, space: spaces.Space[Any]) -> str:
-    """
-    :param algo: One of :data:`ALGORITHMS`.
-    :param space: The observations.
-    :return: The name of the policy that the algorithm is trained with.
-    """
-    name = usual_policy(space)
-    return name.replace("Policy", "LstmPolicy") if algo.endswith("_lstm") else name
 
 
 def _linear(value: Any) -> Any:

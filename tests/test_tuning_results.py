@@ -252,7 +252,7 @@ def test_a_task_is_what_our_settings_say() -> None:
 
 
 def test_a_task_without_an_adversary() -> None:
-    with pytest.raises(ValueError, match=r"Only arpo, .* barpo_lstm have an adversary .* algorithm is 'ppo'"):
+    with pytest.raises(ValueError, match=r"Only barpo, .* arpo_lstm have epsilon and kappa .* algorithm is 'ppo'"):
         task("ppo", "Hopper-v5")
 
 
@@ -283,7 +283,7 @@ def test_the_command_from_end_to_end(tmp_path: Path, capfd: pytest.CaptureFixtur
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
-        (["--algo", "ppo"], "Only arpo, barpo, arpo_lstm, barpo_lstm have an adversary"),
+        (["--algo", "ppo"], "Only barpo, arpo, barpo_lstm, arpo_lstm have epsilon and kappa"),
         (["--criterion", "floor"], "The criterion floor needs --natural-floor"),
         (["--criterion", "mean"], "there are blend"),
         (["--weight", "2"], "weight lies between 0 and 1"),

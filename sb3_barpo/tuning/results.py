@@ -13,10 +13,10 @@ import yaml
 from optuna.trial import TrialState
 from stable_baselines3.common.env_util import make_vec_env
 
-from sb3_barpo.agents.load import algorithm
+from sb3_barpo.algorithms import find
 from sb3_barpo.evaluation.plots import COLOURS, canvas
 from sb3_barpo.evaluation.tables import number
-from sb3_barpo.experiment import Agent, policy_name
+from sb3_barpo.experiment import Agent
 from sb3_barpo.schedules import as_schedule
 from sb3_barpo.tuning.study import Tuning, finished
 
@@ -60,7 +60,7 @@ def zoo_entry(agent: Agent, strength: dict[str, Any]) -> str:
 def _policy(agent: Agent) -> str:
     env = make_vec_env(agent.env)
     env.close()
-    return policy_name(agent.algo, env.observation_space)
+    return find(agent.algo).policy(env.observation_space)
 
 
 def script(agent: Agent, strength: dict[str, Any]) -> str:
@@ -71,7 +71,7 @@ def script(agent: Agent, strength: dict[str, Any]) -> str:
     """
     settings = {**agent.kwargs, **strength}
     arguments = "".join(f"    {name}={_written(name, value)},\n" for name, value in settings.items())
-    kind = algorithm(agent.algo).__name__
+    kind = find(agent.algo).class_name
     env = f'make_vec_env("{agent.env}", n_envs={agent.n_envs})'
     schedules = any(_is_linear(value) for value in settings.values())
     return (
