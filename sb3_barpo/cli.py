@@ -18,6 +18,7 @@ from sb3_barpo.demo import ENV, EPSILON, STEPS, demo
 from sb3_barpo.evaluation.budgets import BUDGETS
 from sb3_barpo.evaluation.campaign import evaluate
 from sb3_barpo.experiment import Evaluation
+from sb3_barpo.seeds import REPORT
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -100,7 +101,7 @@ def _add_evaluate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     sub.add_argument("--jobs", type=int, default=1, help="number of processes")
     sub.add_argument("--output", type=Path, default=Path("report"), help="folder to write to")
     sub.add_argument("--episodes", type=int, default=50, help="episodes for each attack and strength")
-    sub.add_argument("--seed", type=int, default=10_000, help="seed of the first episode and of the fits")
+    sub.add_argument("--seed", type=int, default=REPORT.start, help="seed of the first episode and of the fits")
     sub.add_argument("--n-envs", type=int, default=8, help="environments that step together")
     sub.add_argument("--stochastic", action="store_true", help="let the agents sample their actions")
     sub.add_argument("--names", nargs="+", help="names of the agents in the report")

@@ -7,7 +7,7 @@ goes on where it was.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from multiprocessing import Manager
 from pathlib import Path
 from threading import Thread
@@ -28,6 +28,7 @@ from sb3_barpo.algorithms import find
 from sb3_barpo.evaluation import RobustnessReport, evaluate_robustness
 from sb3_barpo.evaluation.robustness import check_settings
 from sb3_barpo.resume import read_record, write_record
+from sb3_barpo.seeds import REPORT
 
 #: The arguments that RL Zoo writes as ``lin_<initial value>``.
 _SCHEDULES = {"learning_rate", "clip_range", "clip_range_vf"}
@@ -77,7 +78,8 @@ class Evaluation:
     :param epsilon: Strengths of the attacks.
     :param attacks: Their names.
     :param n_eval_episodes: Episodes for each.
-    :param seed: Seed of the first episode, far from those of training.
+    :param seed: Seed of the first episode; by default the first of :data:`sb3_barpo.seeds.REPORT`, and in a study of
+        :data:`sb3_barpo.seeds.CALLBACKS`.
     :param n_envs: Number of environments that step together, at most.
     :param budget: How hard to search for attacks that are learned.
     :raises ValueError: for a setting out of range or an unknown attack; now, and not when the agents are trained.
@@ -86,12 +88,19 @@ class Evaluation:
     epsilon: list[float]
     attacks: list[str] = field(default_factory=lambda: ["random", "critic", "mad"])
     n_eval_episodes: int = 50
-    seed: int = 10_000
+    seed: int | None = None
     n_envs: int = 10
     budget: str = "quick"
 
     def __post_init__(self) -> None:
         check_settings(self.attacks, self.epsilon, self.n_eval_episodes, self.budget)
+
+    def on(self, seeds: range) -> "Evaluation":
+        """
+        :param seeds: The seeds to take by default, one of the ranges of :mod:`sb3_barpo.seeds`.
+        :return: The same evaluation with a seed.
+        """
+        return self if self.seed is not None else replace(self, seed=seeds.start)
 
 
 def run(
@@ -175,6 +184,8 @@ def attack(agent: Agent, evaluation: Evaluation, root: Path) -> RobustnessReport
     :param root: The experiment's folder.
     :return: The report on this agent.
     """
+    evaluation = evaluation.on(REPORT)
+    assert evaluation.seed is not None  # for mypy
     folder = root / agent.name
     record, episodes = folder / "evaluation.json", folder / "episodes.csv"
     done = read_record(record) or {"agent": None, "evaluation": None}

@@ -17,6 +17,7 @@ from sb3_barpo.algorithms import OURS, algorithm
 from sb3_barpo.evaluation.robustness import learned_names
 from sb3_barpo.experiment import Agent, Evaluation, make_model
 from sb3_barpo.schedules import Constant, Ramp
+from sb3_barpo.seeds import CALLBACKS
 from sb3_barpo.tuning.callbacks import RobustTrialCallback
 from sb3_barpo.tuning.criteria import Blend, Criterion, as_criterion
 from sb3_barpo.tuning.storage import open_storage
@@ -58,6 +59,7 @@ class Tuning:
 
     def __post_init__(self) -> None:
         check_algorithm(self.agent.algo)
+        object.__setattr__(self, "evaluation", self.evaluation.on(CALLBACKS))
         if len(self.evaluation.epsilon) != 1:
             raise ValueError(
                 f"Trials are compared at one strength of the attacks, but epsilon is {self.evaluation.epsilon}. Name "
@@ -116,6 +118,7 @@ class Tuning:
         strength = suggest_strength(trial, self.space)
         agent = self.trained_with(strength, f"trial-{trial.number}", self.agent.seed + trial.number)
         model = make_model(agent)
+        assert self.evaluation.seed is not None  # for mypy
         warmup = int(self.space.latest * agent.steps)
         callback = RobustTrialCallback(
             self._eval_env(),
