@@ -11,6 +11,7 @@ from typing import Any
 import gymnasium
 
 from sb3_barpo import __version__, zoo
+from sb3_barpo.adversary import DEFAULT_SOLVER, solver_spec
 from sb3_barpo.agents.load import load_agent
 from sb3_barpo.algorithms import ALGORITHMS
 from sb3_barpo.attacks import ATTACKS
@@ -19,6 +20,8 @@ from sb3_barpo.evaluation.budgets import BUDGETS
 from sb3_barpo.evaluation.campaign import evaluate
 from sb3_barpo.experiment import Evaluation
 from sb3_barpo.seeds import REPORT
+
+SOLVER = solver_spec(DEFAULT_SOLVER)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -160,8 +163,9 @@ def _add_tune(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     space.add_argument("--kappa-range", type=float, nargs=2, default=[0.1, 10.0], help="of kappa")
     space.add_argument("--epsilon-kinds", nargs="+", default=["ramp"], help="kinds of epsilon's schedule")
     space.add_argument("--kappa-kinds", nargs="+", default=["constant"], help="kinds of kappa's schedule")
-    space.add_argument("--solvers", nargs="+", default=["sgld"], help="sgld, pgd")
-    space.add_argument("--inner-steps", type=int, nargs=2, default=[10, 10], help="range of the solver's steps")
+    space.add_argument("--solvers", nargs="+", default=[SOLVER["solver"]], help="sgld, pgd")
+    steps = [SOLVER["n_steps"]] * 2
+    space.add_argument("--inner-steps", type=int, nargs=2, default=steps, help="range of the solver's steps")
     judged = sub.add_argument_group("how trials are judged")
     judged.add_argument("--criterion", default="blend", help="blend, floor or pareto")
     judged.add_argument("--weight", type=float, default=0.5, help="of the worst case, for blend")

@@ -13,7 +13,8 @@ import yaml
 from optuna.trial import TrialState
 from stable_baselines3.common.env_util import make_vec_env
 
-from sb3_barpo.algorithms import find
+from sb3_barpo.adversary import as_adversary
+from sb3_barpo.algorithms import algorithm, find
 from sb3_barpo.evaluation.plots import COLOURS, canvas
 from sb3_barpo.evaluation.tables import number
 from sb3_barpo.experiment import Agent
@@ -24,19 +25,21 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def plain(strength: dict[str, Any]) -> dict[str, Any]:
+def plain(strength: dict[str, Any], algo: str) -> dict[str, Any]:
     """
     :param strength: Arguments of the algorithm, as :func:`sb3_barpo.tuning.suggest_strength` gives them.
-    :return: The same, short: schedules as strings, constants as numbers, the solver only if it is not the default.
+    :param algo: Name of the algorithm.
+    :return: The same, short: schedules as strings, constants as numbers, the solver only if it is not the algorithm's
+        default.
     """
     short: dict[str, Any] = {}
     for name in ("epsilon", "kappa"):
         schedule = as_schedule(strength[name])
         spec = strength[name]
         short[name] = spec["value"] if isinstance(spec, dict) and spec["kind"] == "constant" else str(schedule)
-    adversary = strength.get("adversary", {"solver": "sgld", "n_steps": 10})
-    if adversary != {"solver": "sgld", "n_steps": 10}:
-        short["adversary"] = adversary
+    default = algorithm(algo).defence.adversary()  # type: ignore[attr-defined]  # one of ours
+    if as_adversary(strength.get("adversary"), default).solver != default.solver:
+        short["adversary"] = strength["adversary"]
     return short
 
 
