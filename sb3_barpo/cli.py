@@ -11,13 +11,18 @@ from typing import Any
 import gymnasium
 
 from sb3_barpo import __version__, zoo
-from sb3_barpo.agents.load import ALGORITHMS, load_agent
+from sb3_barpo.adversary import DEFAULT_SOLVER, solver_spec
+from sb3_barpo.agents.load import load_agent
+from sb3_barpo.algorithms import ALGORITHMS
 from sb3_barpo.attacks import ATTACKS
 from sb3_barpo.demo import ENV, EPSILON, STEPS, demo
 from sb3_barpo.evaluation.budgets import BUDGETS
 from sb3_barpo.evaluation.campaign import evaluate
 from sb3_barpo.experiment import Evaluation
 from sb3_barpo.lab import command as lab
+from sb3_barpo.seeds import REPORT
+
+SOLVER = solver_spec(DEFAULT_SOLVER)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -101,7 +106,7 @@ def _add_evaluate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     sub.add_argument("--jobs", type=int, default=1, help="number of processes")
     sub.add_argument("--output", type=Path, default=Path("report"), help="folder to write to")
     sub.add_argument("--episodes", type=int, default=50, help="episodes for each attack and strength")
-    sub.add_argument("--seed", type=int, default=10_000, help="seed of the first episode and of the fits")
+    sub.add_argument("--seed", type=int, default=REPORT.start, help="seed of the first episode and of the fits")
     sub.add_argument("--n-envs", type=int, default=8, help="environments that step together")
     sub.add_argument("--stochastic", action="store_true", help="let the agents sample their actions")
     sub.add_argument("--names", nargs="+", help="names of the agents in the report")
@@ -146,7 +151,7 @@ def _add_tune(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     what = sub.add_argument_group("what is trained")
-    what.add_argument("--algo", default="barpo", help="barpo, arpo, barpo_lstm or arpo_lstm")
+    what.add_argument("--algo", default="barpo", help="an algorithm with epsilon and kappa")
     what.add_argument("--env", required=True, help="id of a Gymnasium environment")
     what.add_argument("--epsilon", type=float, help="strength to be robust against; None: that of our settings")
     what.add_argument("--steps", type=int, help="environment steps a trial; None: those of our settings")
@@ -160,8 +165,9 @@ def _add_tune(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     space.add_argument("--kappa-range", type=float, nargs=2, default=[0.1, 10.0], help="of kappa")
     space.add_argument("--epsilon-kinds", nargs="+", default=["ramp"], help="kinds of epsilon's schedule")
     space.add_argument("--kappa-kinds", nargs="+", default=["constant"], help="kinds of kappa's schedule")
-    space.add_argument("--solvers", nargs="+", default=["sgld"], help="sgld, pgd")
-    space.add_argument("--inner-steps", type=int, nargs=2, default=[10, 10], help="range of the solver's steps")
+    space.add_argument("--solvers", nargs="+", default=[SOLVER["solver"]], help="sgld, pgd")
+    steps = [SOLVER["n_steps"]] * 2
+    space.add_argument("--inner-steps", type=int, nargs=2, default=steps, help="range of the solver's steps")
     judged = sub.add_argument_group("how trials are judged")
     judged.add_argument("--criterion", default="blend", help="blend, floor or pareto")
     judged.add_argument("--weight", type=float, default=0.5, help="of the worst case, for blend")

@@ -7,14 +7,13 @@ goes on where it was.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from multiprocessing import Manager
 from pathlib import Path
 from threading import Thread
 from typing import Any
 
 import torch as th
-from gymnasium import spaces
 from joblib import Parallel, delayed
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
@@ -24,14 +23,12 @@ from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecNormalize
 from tqdm import tqdm
 
-from sb3_barpo.agents.load import algorithm, load_agent
+from sb3_barpo.agents.load import load_agent
+from sb3_barpo.algorithms import find
 from sb3_barpo.evaluation import RobustnessReport, evaluate_robustness
 from sb3_barpo.evaluation.robustness import check_settings
-from sb3_barpo.policies.spaces import usual_policy
 from sb3_barpo.resume import read_record, write_record
-
-#: The algorithms that an experiment can compare.
-ALGORITHMS = ["ppo", "arpo", "barpo", "ppo_lstm", "arpo_lstm", "barpo_lstm"]
+from sb3_barpo.seeds import REPORT
 
 #: The arguments that RL Zoo writes as ``lin_<initial value>``.
 _SCHEDULES = {"learning_rate", "clip_range", "clip_range_vf"}
@@ -46,7 +43,7 @@ class Agent:
     What is trained, and how.
 
     :param name: Name in tables and pictures, and of its folder.
-    :param algo: ``ppo``, ``arpo`` or ``barpo``, or their recurrent forms ``ppo_lstm``, ``arpo_lstm``, ``barpo_lstm``.
+    :param algo: Name of the algorithm, see :data:`sb3_barpo.algorithms.ALGORITHMS`.
     :param env: Id of the environment.
     :param seed: Seed of environments and algorithm.
     :param steps: Number of environment steps.
@@ -68,8 +65,7 @@ class Agent:
     normalize: bool = True
 
     def __post_init__(self) -> None:
-        if self.algo not in ALGORITHMS:
-            raise ValueError(f"Unknown algorithm {self.algo!r}. Choose from {', '.join(ALGORITHMS)}.")
+        find(self.algo)
         if self.steps < 1:
             raise ValueError(f"An agent is trained for at least 1 step, but steps is {self.steps}.")
 
@@ -82,7 +78,8 @@ class Evaluation:
     :param epsilon: Strengths of the attacks.
     :param attacks: Their names.
     :param n_eval_episodes: Episodes for each.
-    :param seed: Seed of the first episode, far from those of training.
+    :param seed: Seed of the first episode; by default the first of :data:`sb3_barpo.seeds.REPORT`, and in a study of
+        :data:`sb3_barpo.seeds.CALLBACKS`.
     :param n_envs: Number of environments that step together, at most.
     :param budget: How hard to search for attacks that are learned.
     :raises ValueError: for a setting out of range or an unknown attack; now, and not when the agents are trained.
@@ -91,12 +88,19 @@ class Evaluation:
     epsilon: list[float]
     attacks: list[str] = field(default_factory=lambda: ["random", "critic", "mad"])
     n_eval_episodes: int = 50
-    seed: int = 10_000
+    seed: int | None = None
     n_envs: int = 10
     budget: str = "quick"
 
     def __post_init__(self) -> None:
         check_settings(self.attacks, self.epsilon, self.n_eval_episodes, self.budget)
+
+    def on(self, seeds: range) -> "Evaluation":
+        """
+        :param seeds: The seeds to take by default, one of the ranges of :mod:`sb3_barpo.seeds`.
+        :return: The same evaluation with a seed.
+        """
+        return self if self.seed is not None else replace(self, seed=seeds.start)
 
 
 def run(
@@ -130,19 +134,10 @@ def make_model(agent: Agent) -> OnPolicyAlgorithm:
     kwargs = agent.kwargs | {key: _linear(agent.kwargs[key]) for key in _SCHEDULES & agent.kwargs.keys()}
     if isinstance(written := kwargs.get("policy_kwargs"), str):
         kwargs["policy_kwargs"] = eval(written, {"nn": th.nn})  # as the Zoo does
-    kind: Callable[..., OnPolicyAlgorithm] = algorithm(agent.algo)
-    policy = policy_name(agent.algo, env.observation_space)
+    row = find(agent.algo)
+    kind: Callable[..., OnPolicyAlgorithm] = row.load_class()
+    policy = row.policy(env.observation_space)
     return kind(policy, VecNormalize(env) if agent.normalize else env, seed=agent.seed, device="cpu", **kwargs)
-
-
-def policy_name(algo: str, space: spaces.Space[Any]) -> str:
-    """
-    :param algo: One of :data:`ALGORITHMS`.
-    :param space: The observations.
-    :return: The name of the policy that the algorithm is trained with.
-    """
-    name = usual_policy(space)
-    return name.replace("Policy", "LstmPolicy") if algo.endswith("_lstm") else name
 
 
 def _linear(value: Any) -> Any:
@@ -189,6 +184,8 @@ def attack(agent: Agent, evaluation: Evaluation, root: Path) -> RobustnessReport
     :param root: The experiment's folder.
     :return: The report on this agent.
     """
+    evaluation = evaluation.on(REPORT)
+    assert evaluation.seed is not None  # for mypy
     folder = root / agent.name
     record, episodes = folder / "evaluation.json", folder / "episodes.csv"
     done = read_record(record) or {"agent": None, "evaluation": None}

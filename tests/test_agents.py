@@ -72,7 +72,7 @@ def mean_of(path: Path, **settings: Any) -> float | None:
     return float(venv.obs_rms.mean[0]) if isinstance(venv, VecNormalize) else None
 
 
-@pytest.mark.parametrize("algorithm", [PPO, A2C, BARPO])
+@pytest.mark.parametrize("algorithm", [PPO, A2C, ARPO, BARPO])
 def test_the_algorithm_is_recognised_and_the_weights_are_the_file_s(
     algorithm: type[OnPolicyAlgorithm], tmp_path: Path
 ) -> None:
@@ -85,12 +85,6 @@ def test_the_algorithm_is_recognised_and_the_weights_are_the_file_s(
     assert loaded.get_env() is venv
     assert venv.num_envs == 3
     assert len(evaluate_robustness(loaded, venv, "random", n_eval_episodes=1).to_frame()) == 2
-
-
-def test_arpo_is_told_from_barpo_by_the_caller_alone(tmp_path: Path) -> None:
-    build(ARPO).save(tmp_path / "agent")
-    assert type(load_agent(tmp_path, ENV).model) is BARPO
-    assert type(load_agent(tmp_path, ENV, algo="arpo").model) is ARPO
 
 
 def test_trpo_with_and_without_sb3_contrib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,7 +121,7 @@ def test_a_memory_is_not_made_up_nor_forgotten(recurrent: bool, tmp_path: Path) 
 
 def test_an_agent_without_a_policy_gradient(tmp_path: Path) -> None:
     SAC("MlpPolicy", ENV, buffer_size=10, device="cpu").save(tmp_path / "agent")
-    with pytest.raises(ValueError, match=r"does not look like an agent of ppo, a2c, trpo, arpo, barpo.*by algo"):
+    with pytest.raises(ValueError, match=r"does not look like an agent of ppo, a2c, trpo, barpo, arpo.*by algo"):
         load_agent(tmp_path, ENV)
     with pytest.raises(ValueError, match=r"Cannot load .* as PPO for Pendulum-v1: .*its algorithm by algo"):
         load_agent(tmp_path, ENV, algo="ppo")
@@ -258,7 +252,7 @@ def test_a_file_that_is_no_model(content: bytes, tmp_path: Path) -> None:
 
 
 def test_unknown_algorithm(stored: Path) -> None:
-    with pytest.raises(ValueError, match=r"Unknown algorithm 'pop'. Choose from ppo, a2c, trpo, arpo, barpo"):
+    with pytest.raises(ValueError, match=r"Unknown algorithm 'pop'. Choose from ppo, a2c, trpo, barpo, arpo"):
         load_agent(stored, ENV, algo="pop")
 
 

@@ -13,10 +13,12 @@ import pytest
 import yaml
 from cheap_tuning import AGENT, EVALUATION, SPACE, Failing, cheap
 
-from sb3_barpo import tuning
+from sb3_barpo import BARPO, tuning
+from sb3_barpo.adversary import KL, SGLD, WarmStart
 from sb3_barpo.cli import main
 from sb3_barpo.evaluation import RobustnessReport
 from sb3_barpo.experiment import Agent, make_model
+from sb3_barpo.losses import Defence, WorstCase
 from sb3_barpo.schedules import as_schedule
 from sb3_barpo.tuning import Blend, Confirmation, Floor, Pareto, StrengthSpace, task, tune_strength
 from sb3_barpo.tuning.confirm import PAPER, best_trials, by_candidate, confirm, ranked, strengths
@@ -149,14 +151,22 @@ def test_winners_are_trained_anew_and_only_once(tmp_path: Path) -> None:
 
 
 def test_a_strength_is_written_short() -> None:
-    assert plain(STRENGTH) == {
+    assert plain(STRENGTH, "barpo") == {
         "epsilon": "ramp_0.1235_0.5_0.1_1.0",
         "kappa": 2.0,
         "adversary": {"solver": "pgd", "n_steps": 5},
     }
-    assert "adversary" not in plain(STRENGTH | {"adversary": {"solver": "sgld", "n_steps": 10}})
+    assert "adversary" not in plain(STRENGTH | {"adversary": {"solver": "sgld", "n_steps": 10}}, "barpo")
     for name in ("epsilon", "kappa"):
-        assert as_schedule(plain(STRENGTH)[name])(0.7) == as_schedule(STRENGTH[name])(0.7)
+        assert as_schedule(plain(STRENGTH, "barpo")[name])(0.7) == as_schedule(STRENGTH[name])(0.7)
+
+
+def test_a_solver_is_left_out_only_where_it_is_the_algorithm_s_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    ten, three = ({"solver": "sgld", "n_steps": n_steps} for n_steps in (10, 3))
+    assert [plain(STRENGTH | {"adversary": one}, "barpo").get("adversary") for one in (ten, three)] == [None, three]
+    monkeypatch.setattr(BARPO, "defence", Defence(KL(), WorstCase(kappa=1.0), WarmStart(SGLD(n_steps=3))))
+    assert [plain(STRENGTH | {"adversary": one}, "barpo").get("adversary") for one in (ten, three)] == [ten, None]
+    assert "adversary" not in plain({key: STRENGTH[key] for key in ("epsilon", "kappa")}, "barpo")
 
 
 def test_the_zoo_takes_the_entry(tmp_path: Path) -> None:
@@ -165,7 +175,7 @@ def test_the_zoo_takes_the_entry(tmp_path: Path) -> None:
 
     entry = tmp_path / "best.yml"
     agent = replace(AGENT, env="Pendulum-v1", kwargs={**AGENT.kwargs, "learning_rate": "lin_0.001"})
-    entry.write_text(zoo_entry(agent, plain(STRENGTH)))
+    entry.write_text(zoo_entry(agent, plain(STRENGTH, "barpo")))
     zoo.prepare("train", ["--algo", "barpo", "--env", "Pendulum-v1", "-conf", str(entry)])  # which builds the model
     settings = yaml.safe_load(entry.read_text())["Pendulum-v1"]
     assert settings["n_timesteps"] == 64
@@ -178,13 +188,11 @@ def test_the_zoo_takes_the_entry(tmp_path: Path) -> None:
 @pytest.mark.parametrize("normalize", [True, False])
 def test_the_script_trains_the_agent(normalize: bool, tmp_path: Path) -> None:
     agent = replace(AGENT, normalize=normalize, kwargs={**AGENT.kwargs, "clip_range": "lin_0.2"})
-    (tmp_path / "best.py").write_text(script(agent, plain(STRENGTH)))
+    (tmp_path / "best.py").write_text(script(agent, plain(STRENGTH, "barpo")))
     done = subprocess.run(
         [sys.executable, "best.py"], cwd=tmp_path, env={"PYTHONPATH": ":".join(sys.path)}, capture_output=True
     )
     assert done.returncode == 0, done.stderr
-    from sb3_barpo import BARPO
-
     model = BARPO.load(tmp_path / "agent")
     assert model.num_timesteps == 64
     assert model.epsilon == "ramp_0.1235_0.5_0.1_1.0"
@@ -252,7 +260,7 @@ def test_a_task_is_what_our_settings_say() -> None:
 
 
 def test_a_task_without_an_adversary() -> None:
-    with pytest.raises(ValueError, match=r"Only arpo, .* barpo_lstm have an adversary .* algorithm is 'ppo'"):
+    with pytest.raises(ValueError, match=r"Only barpo, .* arpo_lstm have epsilon and kappa .* algorithm is 'ppo'"):
         task("ppo", "Hopper-v5")
 
 
@@ -283,7 +291,7 @@ def test_the_command_from_end_to_end(tmp_path: Path, capfd: pytest.CaptureFixtur
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
-        (["--algo", "ppo"], "Only arpo, barpo, arpo_lstm, barpo_lstm have an adversary"),
+        (["--algo", "ppo"], "Only barpo, arpo, barpo_lstm, arpo_lstm have epsilon and kappa"),
         (["--criterion", "floor"], "The criterion floor needs --natural-floor"),
         (["--criterion", "mean"], "there are blend"),
         (["--weight", "2"], "weight lies between 0 and 1"),

@@ -22,11 +22,12 @@ from sb3_barpo.adversary.objectives import (
 )
 from sb3_barpo.adversary.q_network import QNetwork
 from sb3_barpo.adversary.solvers import PGD, SGLD, Solver, Uniform, WarmStart
-from sb3_barpo.adversary.spec import AdversaryLike, as_adversary
+from sb3_barpo.adversary.spec import DEFAULT_SOLVER, AdversaryLike, as_adversary, solver_spec
 from sb3_barpo.policies.evaluate import Policy
 from sb3_barpo.policies.spaces import check_observation_space, is_finite
 
 __all__ = [
+    "DEFAULT_SOLVER",
     "KL",
     "PGD",
     "SGLD",
@@ -56,4 +57,5 @@ __all__ = [
     "is_finite",
     "layout_of",
     "observation_bounds",
+    "solver_spec",
 ]

@@ -10,6 +10,8 @@ from sb3_barpo.adversary.solvers import PGD, SGLD, Solver, WarmStart
 
 OBJECTIVES: dict[str, type[Objective]] = {"kl": KL, "surrogate": Surrogate, "value": Value}
 SOLVERS: dict[str, type[PGD] | type[SGLD]] = {"sgld": SGLD, "pgd": PGD}
+#: The default solver: that of every defence that names no other one.
+DEFAULT_SOLVER = WarmStart()
 
 #: What is taken wherever an adversary is asked for.
 AdversaryLike: TypeAlias = Adversary | Mapping[str, Any] | None
@@ -44,6 +46,16 @@ def as_adversary(value: AdversaryLike, default: Adversary) -> Adversary:
     if objective not in OBJECTIVES:
         raise ValueError(f"Unknown objective {objective!r} in {dict(value)!r}. Choose from {', '.join(OBJECTIVES)}.")
     return Adversary(OBJECTIVES[objective](), solver, default.ball)
+
+
+def solver_spec(solver: WarmStart | SGLD | PGD) -> dict[str, Any]:
+    """
+    :param solver: A solver; of a :class:`WarmStart` the first one counts.
+    :return: Its name and number of steps, as a spec has them.
+    """
+    first: Any = solver.first if isinstance(solver, WarmStart) else solver
+    names = {kind: name for name, kind in SOLVERS.items()}
+    return {"solver": names[type(first)], "n_steps": first.n_steps}
 
 
 def _solver(arguments: dict[str, Any], default: Solver, spec: Mapping[str, Any]) -> Solver:

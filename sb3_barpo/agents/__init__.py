@@ -1,5 +1,6 @@
 """Agents in files, with the environments that they know."""
 
-from sb3_barpo.agents.load import ALGORITHMS, LoadedAgent, algorithm, load_agent
+from sb3_barpo.agents.load import LoadedAgent, load_agent
+from sb3_barpo.algorithms import ALGORITHMS, algorithm
 
 __all__ = ["ALGORITHMS", "LoadedAgent", "algorithm", "load_agent"]

@@ -1,6 +1,5 @@
 """Agents found in files, with the environments that they know."""
 
-import importlib
 import json
 import re
 import zipfile
@@ -12,19 +11,8 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv, VecFrameStack, VecNormalize
 
 from sb3_barpo.agents import zoo_envs
+from sb3_barpo.algorithms import ALGORITHMS, Algorithm, find, recognize
 
-#: The algorithms whose agents can be loaded, by their names in the RL Zoo: package and class. Those of sb3-contrib are
-#: imported only when an agent needs them.
-ALGORITHMS: dict[str, tuple[str, str]] = {
-    "ppo": ("stable_baselines3", "PPO"),
-    "a2c": ("stable_baselines3", "A2C"),
-    "trpo": ("sb3_contrib", "TRPO"),
-    "arpo": ("sb3_barpo", "ARPO"),
-    "barpo": ("sb3_barpo", "BARPO"),
-    "ppo_lstm": ("sb3_contrib", "RecurrentPPO"),
-    "arpo_lstm": ("sb3_barpo", "RecurrentARPO"),
-    "barpo_lstm": ("sb3_barpo", "RecurrentBARPO"),
-}
 #: Names of files that say nothing about the agent in them.
 _COMMON = ["agent", "best_model", "model"]
 
@@ -59,9 +47,9 @@ def load_agent(
         ``model.zip`` or ``<env_id>.zip``; the first of them.
     :param env_id: Id of the environment that the agent was trained on.
     :param n_envs: Number of environments that step together.
-    :param algo: ``"ppo"``, ``"a2c"``, ``"trpo"``, ``"arpo"``, ``"barpo"``, or ``"ppo_lstm"``, ``"arpo_lstm"``,
-        ``"barpo_lstm"`` for their recurrent forms; by default what the file's content tells. ARPO's and BARPO's files
-        look alike and act alike: both are loaded as BARPO.
+    :param algo: A name from :data:`sb3_barpo.algorithms.ALGORITHMS`, such as ``"ppo"`` or ``"barpo_lstm"``. By default
+        it is inferred from the file. Files of ARPO and BARPO that were saved before they named their algorithm cannot
+        be told apart, and act alike: both are loaded as BARPO.
     :param vec_normalize: File with the statistics of ``VecNormalize``, ``"none"`` for none. By default those that lie
         beside the agent under a usual name, or in RL Zoo's place, if any.
     :return: The agent with its environments.
@@ -70,12 +58,11 @@ def load_agent(
         agent, or none that fits the algorithm, the environment or the statistics, or an environment of RL Zoo that
         cannot be built again.
     """
-    if algo is not None and algo not in ALGORITHMS:
-        raise ValueError(f"Unknown algorithm {algo!r}. Choose from {', '.join(ALGORITHMS)}.")
+    given = None if algo is None else find(algo)
     if n_envs < 1:
         raise ValueError(f"n_envs must be at least 1, but it is {n_envs}. 8 is usual.")
     file = _find(Path(path), env_id)
-    kind = _chosen(file, algo)
+    kind = _chosen(file, given)
     zoo = file.parent / _plain(env_id)
     statistics = _statistics(file, zoo, vec_normalize)
     venv, n_frames = _environments(file, [file.parent, zoo], env_id, n_envs)
@@ -119,57 +106,35 @@ def _find(path: Path, env_id: str) -> Path:
     raise FileNotFoundError(f"There is no agent {str(path)!r}. Name a .zip file that model.save has written.")
 
 
-def _recognized(file: Path) -> str:
-    """The algorithm, which SB3's files do not name, by a setting that it alone has; ``""`` where none is known."""
+def _recognized(file: Path) -> Algorithm | None:
+    """The algorithm by the file's content, ``None`` if it cannot be inferred."""
     try:
         with zipfile.ZipFile(file) as archive:
-            settings = set(json.loads(archive.read("data")))
+            settings = json.loads(archive.read("data"))
             weights = archive.read("policy.pth")
     except (zipfile.BadZipFile, KeyError, ValueError) as error:
         raise ValueError(
             f"{str(file)!r} is no model of Stable-Baselines3: {error}. Name a .zip file that model.save has written."
         ) from error
     # As RecurrentPPO calls its network. Its other settings are PPO's.
-    memory = "_lstm" if b"lstm_actor" in weights else ""
-    if "kappa" in settings:
-        return "barpo" + memory
-    if "cg_max_steps" in settings:
-        return "trpo"
-    if "clip_range" in settings:
-        return "ppo" + memory
-    if "normalize_advantage" in settings and "batch_size" not in settings:
-        return "a2c"
-    return ""
+    return recognize(settings.get("algorithm"), settings, memory=b"lstm_actor" in weights)
 
 
-def _chosen(file: Path, algo: str | None) -> type[OnPolicyAlgorithm]:
-    """The class to load a file by."""
+def _chosen(file: Path, given: Algorithm | None) -> type[OnPolicyAlgorithm]:
+    """The class to load a file with."""
     recognized = _recognized(file)
-    if algo is None and not recognized:
+    chosen = given or recognized
+    if chosen is None:
         raise ValueError(
             f"{str(file)!r} does not look like an agent of {', '.join(ALGORITHMS)}, which are supported. If it is one, "
-            "say so by algo."
+            "name it by algo."
         )
-    if algo is not None and recognized and algo.endswith("_lstm") != recognized.endswith("_lstm"):
+    if recognized is not None and chosen.memory != recognized.memory:
         raise ValueError(
-            f"{str(file)!r} holds an agent of {recognized}, by the look of its networks, but algo is {algo!r}. Name "
-            "its own algorithm, or none."
+            f"{str(file)!r} holds an agent of {recognized.name}, by the look of its networks, but algo is "
+            f"{chosen.name!r}. Name its own algorithm, or none."
         )
-    return algorithm(algo or recognized)
-
-
-def algorithm(name: str) -> type[OnPolicyAlgorithm]:
-    """
-    :param name: One of :data:`ALGORITHMS`.
-    :return: Its class.
-    :raises ValueError: if its package is not installed.
-    """
-    package, kind = ALGORITHMS[name]
-    try:
-        found: type[OnPolicyAlgorithm] = getattr(importlib.import_module(package), kind)
-    except ImportError as error:
-        raise ValueError(f"An agent of {kind} needs sb3_contrib: pip install sb3-contrib") from error
-    return found
+    return chosen.load_class()
 
 
 def _environments(file: Path, folders: list[Path], env_id: str, n_envs: int) -> tuple[VecEnv, int]:

@@ -10,6 +10,7 @@ from stable_baselines3.common.callbacks import EvalCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv, sync_envs_normalization, unwrap_vec_normalize
 
+from sb3_barpo import seeds
 from sb3_barpo.adversary import Ball
 from sb3_barpo.attacks import attack_names
 from sb3_barpo.evaluation.report import NATURAL, RobustnessReport
@@ -30,8 +31,8 @@ class RobustEvalCallback(EvalCallback):
         statistics of ``VecNormalize`` are copied to it.
     :param attacks: Names of attacks that need no learning.
     :param epsilon: Their strength, in units of what the policy sees.
-    :param seed: Seed of the first episode, by default far from those on which ``evaluate_robustness`` judges: the best
-        model would look better on the episodes that chose it.
+    :param seed: Seed of the first episode, by default the first of :data:`sb3_barpo.seeds.CALLBACKS`, none of which
+        ``evaluate`` reports on: the best model would look better on the episodes that chose it.
     :param ball: Their ball, :class:`sb3_barpo.adversary.LinfBall` by default.
     :param kwargs: Further arguments of ``EvalCallback``; ``render`` has no meaning here.
     :raises ValueError: for a setting out of range, an unknown attack or one that is learned, or ``render``.
@@ -48,7 +49,7 @@ class RobustEvalCallback(EvalCallback):
         *,
         attacks: str | Sequence[str] = ("random", "critic", "mad"),
         epsilon: float = 0.075,
-        seed: int = 10_000,
+        seed: int = seeds.CALLBACKS.start,
         ball: Ball | None = None,
         **kwargs: Any,
     ) -> None:

@@ -17,6 +17,7 @@ from sb3_barpo.evaluation.report import COLUMNS
 from sb3_barpo.evaluation.robustness import Row, check_settings, learned_names, run_trial
 from sb3_barpo.evaluation.search import Victim, find_attacks, members_tried
 from sb3_barpo.evaluation.trace import trace_episode
+from sb3_barpo.seeds import REPORT
 
 
 def evaluate(
@@ -27,7 +28,7 @@ def evaluate(
     output: str | Path = "report",
     n_jobs: int = 1,
     n_eval_episodes: int = 50,
-    seed: int = 10_000,
+    seed: int = REPORT.start,
     deterministic: bool = True,
     progress_bar: bool = True,
 ) -> RobustnessReport:

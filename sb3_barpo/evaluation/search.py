@@ -25,6 +25,7 @@ from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
 from tqdm import tqdm
 
+from sb3_barpo import seeds
 from sb3_barpo.adversary import Ball
 from sb3_barpo.agents.pack import pack, unpack
 from sb3_barpo.attacks import ATTACKS, LearnedAttack, RobustSarsa, SarsaMAD
@@ -36,7 +37,7 @@ from sb3_barpo.resume import read_record, replacing, write_record
 from sb3_barpo.training.robust import RobustUpdate
 
 #: Seeds of the episodes that compare members lie this far from those of the report.
-SELECTION = 1_000_000
+SELECTION = seeds.SELECTION.start
 
 
 @dataclass(frozen=True)

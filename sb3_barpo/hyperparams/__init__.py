@@ -1,18 +1,50 @@
 """
 Settings for the RL Zoo. It takes the name of a module for a file: ``--conf-file sb3_barpo.hyperparams.barpo``, on any
-machine.
+machine. There is such a module for each of this package's algorithms.
+
+The algorithms that build on one base share its file, ``ppo.yml`` or ``ppo_lstm.yml``. The settings of the outer loss,
+such as ``kappa``, are the algorithm's own defaults.
 """
 
+import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
+
+from sb3_barpo.algorithms import OURS
 
 
 def read(algo: str) -> dict[str, dict[str, Any]]:
     """
-    :param algo: ``"arpo"``, ``"barpo"``, ``"arpo_lstm"`` or ``"barpo_lstm"``.
+    :param algo: One of this package's algorithms, such as ``"barpo"``.
     :return: The entries by environment, a new dict each time: the Zoo takes from it what it has read.
     """
     import yaml  # one of the Zoo's requirements, none of ours
 
-    entries: dict[str, dict[str, Any]] = yaml.safe_load(Path(__file__).with_name(f"{algo}.yml").read_text("utf-8"))
-    return entries
+    row = OURS[algo]
+    loss = row.load_class().defence.loss.spec()  # type: ignore[attr-defined]  # one of ours
+    entries = yaml.safe_load(Path(__file__).with_name(f"{row.base}.yml").read_text("utf-8"))
+    return {env: {**loss, **entry} for env, entry in entries.items()}
+
+
+class _Settings(ModuleType):
+    """A module in the form that the Zoo asks for."""
+
+    @property
+    def hyperparams(self) -> dict[str, dict[str, Any]]:
+        """The entries, read anew each time."""
+        return read(self.__name__.rpartition(".")[2])
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name in OURS:
+        return sys.modules[f"{__name__}.{name}"]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+# A file of two lines for each algorithm would do the same.
+for _name in OURS:
+    _module = _Settings(f"{__name__}.{_name}", f"The entries of {_name}.")
+    _module.__spec__ = ModuleSpec(_module.__name__, None)
+    sys.modules[_module.__name__] = _module

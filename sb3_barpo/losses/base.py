@@ -10,7 +10,7 @@ import numpy as np
 import torch as th
 from stable_baselines3.common.buffers import RolloutBuffer
 
-from sb3_barpo.adversary import Adversary, Objective, Samples, Solver, WarmStart
+from sb3_barpo.adversary import DEFAULT_SOLVER, Adversary, Objective, Samples, Solver
 from sb3_barpo.policies.by_hand import Slopes
 from sb3_barpo.schedules import KINDS, ScheduleLike, as_schedule
 
@@ -166,7 +166,7 @@ class Defence:
 
     objective: Objective | None
     loss: OuterLoss
-    solver: Solver = dataclasses.field(default_factory=WarmStart)
+    solver: Solver = DEFAULT_SOLVER
 
     def __post_init__(self) -> None:
         if not isinstance(self.loss, OuterLoss):

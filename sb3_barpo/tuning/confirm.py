@@ -14,6 +14,7 @@ from sb3_barpo.evaluation import RobustnessReport
 from sb3_barpo.evaluation.budgets import check_budget
 from sb3_barpo.evaluation.robustness import learned_names
 from sb3_barpo.experiment import Evaluation, run
+from sb3_barpo.seeds import CONFIRMATION, RETRAINING
 from sb3_barpo.tuning.strength import suggest_strength
 from sb3_barpo.tuning.study import Tuning
 
@@ -32,17 +33,17 @@ class Confirmation:
     :param attacks: Names of the attacks.
     :param budget: How hard to search for those that are learned.
     :param n_eval_episodes: Episodes for each attack.
-    :param eval_seed: Seed of the first of them; the study's own begin with 10,000.
+    :param eval_seed: Seed of the first of them; trials are compared on :data:`sb3_barpo.seeds.CALLBACKS`.
     :raises ValueError: for a number out of range, or an unknown attack or budget.
     """
 
     top: int = 3
     n_seeds: int = 3
-    first_seed: int = 100_000
+    first_seed: int = RETRAINING.start
     attacks: Sequence[str] = ("all",)
     budget: str = "quick"
     n_eval_episodes: int = 50
-    eval_seed: int = 20_000
+    eval_seed: int = CONFIRMATION.start
 
     def __post_init__(self) -> None:
         if self.top < 0 or self.n_seeds < 1:

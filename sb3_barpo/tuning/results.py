@@ -13,10 +13,11 @@ import yaml
 from optuna.trial import TrialState
 from stable_baselines3.common.env_util import make_vec_env
 
-from sb3_barpo.agents.load import algorithm
+from sb3_barpo.adversary import as_adversary
+from sb3_barpo.algorithms import algorithm, find
 from sb3_barpo.evaluation.plots import COLOURS, canvas
 from sb3_barpo.evaluation.tables import number
-from sb3_barpo.experiment import Agent, policy_name
+from sb3_barpo.experiment import Agent
 from sb3_barpo.schedules import as_schedule
 from sb3_barpo.tuning.study import Tuning, finished
 
@@ -24,19 +25,21 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def plain(strength: dict[str, Any]) -> dict[str, Any]:
+def plain(strength: dict[str, Any], algo: str) -> dict[str, Any]:
     """
     :param strength: Arguments of the algorithm, as :func:`sb3_barpo.tuning.suggest_strength` gives them.
-    :return: The same, short: schedules as strings, constants as numbers, the solver only if it is not the default.
+    :param algo: Name of the algorithm.
+    :return: The same, short: schedules as strings, constants as numbers, the solver only if it is not the algorithm's
+        default.
     """
     short: dict[str, Any] = {}
     for name in ("epsilon", "kappa"):
         schedule = as_schedule(strength[name])
         spec = strength[name]
         short[name] = spec["value"] if isinstance(spec, dict) and spec["kind"] == "constant" else str(schedule)
-    adversary = strength.get("adversary", {"solver": "sgld", "n_steps": 10})
-    if adversary != {"solver": "sgld", "n_steps": 10}:
-        short["adversary"] = adversary
+    default = algorithm(algo).defence.adversary()  # type: ignore[attr-defined]  # one of ours
+    if as_adversary(strength.get("adversary"), default).solver != default.solver:
+        short["adversary"] = strength["adversary"]
     return short
 
 
@@ -60,7 +63,7 @@ def zoo_entry(agent: Agent, strength: dict[str, Any]) -> str:
 def _policy(agent: Agent) -> str:
     env = make_vec_env(agent.env)
     env.close()
-    return policy_name(agent.algo, env.observation_space)
+    return find(agent.algo).policy(env.observation_space)
 
 
 def script(agent: Agent, strength: dict[str, Any]) -> str:
@@ -71,7 +74,7 @@ def script(agent: Agent, strength: dict[str, Any]) -> str:
     """
     settings = {**agent.kwargs, **strength}
     arguments = "".join(f"    {name}={_written(name, value)},\n" for name, value in settings.items())
-    kind = algorithm(agent.algo).__name__
+    kind = find(agent.algo).class_name
     env = f'make_vec_env("{agent.env}", n_envs={agent.n_envs})'
     schedules = any(_is_linear(value) for value in settings.values())
     return (

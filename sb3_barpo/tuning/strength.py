@@ -6,11 +6,12 @@ from typing import Any, NamedTuple
 
 from optuna.trial import BaseTrial
 
-from sb3_barpo.adversary.spec import SOLVERS
+from sb3_barpo.adversary.spec import DEFAULT_SOLVER, SOLVERS, solver_spec
 from sb3_barpo.schedules import Constant, Cosine, Cyclic, Linear, Ramp, Schedule, Smooth, Step, as_schedule
 
 #: A range of the search, from the lowest to the highest value.
 Range = tuple[float, float]
+_DEFAULT = solver_spec(DEFAULT_SOLVER)
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,8 @@ class StrengthSpace:
     epsilon_kinds: Sequence[str] = ("ramp",)
     kappa_kinds: Sequence[str] = ("constant",)
     latest: float = 0.75
-    solvers: Sequence[str] = ("sgld",)
-    n_steps: tuple[int, int] = (10, 10)
+    solvers: Sequence[str] = (_DEFAULT["solver"],)
+    n_steps: tuple[int, int] = (_DEFAULT["n_steps"], _DEFAULT["n_steps"])
 
     def __post_init__(self) -> None:
         for name in ("epsilon", "kappa", "n_steps"):
@@ -199,9 +200,9 @@ def strength_params(strength: Mapping[str, Any], space: StrengthSpace) -> dict[s
                 )
             if low < high:
                 params[f"{name}.{kind}.{key}"] = min(max(value, low), high)
-    adversary = strength.get("adversary", {})
+    adversary = _DEFAULT | strength.get("adversary", {})
     if len(space.solvers) > 1:
-        params["solver"] = adversary.get("solver", "sgld")
+        params["solver"] = adversary["solver"]
     if space.n_steps[0] < space.n_steps[1]:
-        params["n_steps"] = adversary.get("n_steps", 10)
+        params["n_steps"] = adversary["n_steps"]
     return params

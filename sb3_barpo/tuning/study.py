@@ -13,10 +13,11 @@ from optuna.trial import TrialState
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
-from sb3_barpo.agents.load import algorithm
+from sb3_barpo.algorithms import OURS, algorithm
 from sb3_barpo.evaluation.robustness import learned_names
 from sb3_barpo.experiment import Agent, Evaluation, make_model
 from sb3_barpo.schedules import Constant, Ramp
+from sb3_barpo.seeds import CALLBACKS
 from sb3_barpo.tuning.callbacks import RobustTrialCallback
 from sb3_barpo.tuning.criteria import Blend, Criterion, as_criterion
 from sb3_barpo.tuning.storage import open_storage
@@ -25,15 +26,16 @@ from sb3_barpo.tuning.strength import StrengthSpace, strength_params, suggest_st
 _SETTINGS = "settings"
 #: Seconds in which who has made a study should have said what its trials do.
 _PATIENCE = 10.0
-_TUNABLE = ["arpo", "barpo", "arpo_lstm", "barpo_lstm"]
+#: What is searched is ε and κ.
+_TUNABLE = [name for name, row in OURS.items() if "kappa" in row.settings]
 
 
 def check_algorithm(name: str) -> None:
     """
-    :raises ValueError: for an algorithm without an adversary.
+    :raises ValueError: for an algorithm without ε and κ.
     """
     if name not in _TUNABLE:
-        raise ValueError(f"Only {', '.join(_TUNABLE)} have an adversary to tune, but the algorithm is {name!r}.")
+        raise ValueError(f"Only {', '.join(_TUNABLE)} have epsilon and kappa to tune, but the algorithm is {name!r}.")
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Tuning:
     :param evaluation: How trials are compared: attacks that need no learning, at one ε.
     :param criterion: What the study looks for.
     :param n_reports: How often a trial is compared with others before its end, from the latest end of a ramp on.
-    :raises ValueError: for an algorithm without an adversary, an attack that is learned, several ε, or no reports.
+    :raises ValueError: for an algorithm without ε and κ, an attack that is learned, several ε, or no reports.
     """
 
     agent: Agent
@@ -57,6 +59,7 @@ class Tuning:
 
     def __post_init__(self) -> None:
         check_algorithm(self.agent.algo)
+        object.__setattr__(self, "evaluation", self.evaluation.on(CALLBACKS))
         if len(self.evaluation.epsilon) != 1:
             raise ValueError(
                 f"Trials are compared at one strength of the attacks, but epsilon is {self.evaluation.epsilon}. Name "
@@ -115,6 +118,7 @@ class Tuning:
         strength = suggest_strength(trial, self.space)
         agent = self.trained_with(strength, f"trial-{trial.number}", self.agent.seed + trial.number)
         model = make_model(agent)
+        assert self.evaluation.seed is not None  # for mypy
         warmup = int(self.space.latest * agent.steps)
         callback = RobustTrialCallback(
             self._eval_env(),

@@ -92,7 +92,7 @@ def tune_strength(
         report.to_csv(output / "confirmed.csv")
         confirmed = by_candidate(report, tuning)
         best = str(confirmed.index[0])
-    result = TuningResult(study, best, plain(candidates[best]), confirmed)
+    result = TuningResult(study, best, plain(candidates[best], tuning.agent.algo), confirmed)
     (output / "best.yml").write_text(zoo_entry(tuning.agent, result.strength), encoding="utf-8")
     (output / "best.py").write_text(script(tuning.agent, result.strength), encoding="utf-8")
     (output / "report.md").write_text(_markdown(result, tuning, confirmation, pictures), encoding="utf-8")

@@ -23,11 +23,11 @@ from typing import Any
 
 import gymnasium
 
-from sb3_barpo.agents.load import algorithm
+from sb3_barpo.algorithms import OURS, algorithm
 from sb3_barpo.schedules import as_schedule
 
 #: What is added to the Zoo's algorithms, and the one of the Zoo on which each builds.
-ALGORITHMS = {"arpo": "ppo", "barpo": "ppo", "arpo_lstm": "ppo_lstm", "barpo_lstm": "ppo_lstm"}
+ALGORITHMS = {name: row.base for name, row in OURS.items()}
 #: The Zoo's programs that know algorithms, and what they do. Its plots need no registration.
 COMMANDS = {
     "train": "train an agent with the RL Zoo, or tune PPO's settings",
@@ -152,9 +152,9 @@ def check_settings(algo: str, settings: Mapping[str, Any]) -> None:
         if key in _ZOO_SCHEDULES and isinstance(value, str) and not _is_linear(value):
             raise ValueError(
                 f"The setting {key!r} is {value!r}, but here the RL Zoo takes a number or 'lin_0.001', which falls to "
-                "0. The schedules of epsilon and kappa are for these two alone."
+                "0. Only epsilon and the settings of the outer loss, such as kappa, take other schedules."
             )
-    for key in ("epsilon", "kappa"):
+    for key in ("epsilon", *algorithm(algo).defence.loss.schedules()):  # type: ignore[attr-defined]  # one of ours
         if settings.get(key) is not None:
             as_schedule(settings[key])
 
@@ -245,7 +245,8 @@ def _arguments(algo: str) -> frozenset[str]:
     signatures = (inspect.signature(algorithm(name)).parameters for name in (algo, ALGORITHMS[algo]))
     names = {name for parameters in signatures for name, p in parameters.items() if p.kind not in variadic}
     # The Zoo gives these by itself.
-    return frozenset(names - {"env", "_init_setup_model", "tensorboard_log", "seed", "verbose", "device"})
+    given = {"env", "_init_setup_model", "tensorboard_log", "seed", "verbose", "device"}
+    return frozenset(names - given | set(OURS[algo].settings))
 
 
 def _is_number(text: str) -> bool:
@@ -267,7 +268,7 @@ def model_card(text: str) -> str:
     :param text: A model card as the Zoo writes it.
     :return: The card; for our algorithms with the commands that know them.
     """
-    ours = re.sub(r"python -m rl_zoo3\.(\w+)(?= --algo b?arpo(?:_lstm)? )", r"python -m sb3_barpo \1", text)
+    ours = re.sub(rf"python -m rl_zoo3\.(\w+)(?= --algo (?:{'|'.join(OURS)}) )", r"python -m sb3_barpo \1", text)
     return text if ours == text else ours.replace("pip install rl_zoo3", 'pip install "sb3-barpo[zoo]"')
 
 
