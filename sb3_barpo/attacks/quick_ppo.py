@@ -30,17 +30,7 @@ class QuickPPO(PPO):
         progress = self._current_progress_remaining
         clip_range: float = self.clip_range(progress)  # type: ignore[operator]  # SB3 has made schedules of them
         clip_range_vf = None if self.clip_range_vf is None else self.clip_range_vf(progress)  # type: ignore[operator]
-        settings = by_hand.Settings(
-            self.batch_size,
-            self.n_epochs,
-            clip_range,
-            clip_range_vf,
-            self.normalize_advantage,
-            self.ent_coef,
-            self.vf_coef,
-            self.max_grad_norm,
-            None,
-        )
+        settings = by_hand.Settings.of(self, clip_range, clip_range_vf)
         update = by_hand.UpdateByHand(self.policy, self.rollout_buffer, settings)
         self.logger.record("train/loss", update.run().item())
         self._n_updates += update.n_epochs_done

@@ -49,7 +49,14 @@ class Settings(NamedTuple):
     vf_coef: float
     max_grad_norm: float
     #: Takes the epoch and ``approx_kl``; says whether ``target_kl`` ends the update. ``None`` without one.
-    too_far: Callable[[int, th.Tensor], bool] | None
+    too_far: Callable[[int, th.Tensor], bool] | None = None
+
+    @classmethod
+    def of(cls, model: Any, clip_range: float, clip_range_vf: float | None) -> "Settings":
+        """:return: Those of a PPO, with the present clip ranges, and no ``target_kl``."""
+        same = ("normalize_advantage", "ent_coef", "vf_coef", "max_grad_norm")
+        rest = {name: getattr(model, name) for name in same}
+        return cls(model.batch_size, model.n_epochs, clip_range, clip_range_vf, **rest)
 
 
 class Rollout(NamedTuple):

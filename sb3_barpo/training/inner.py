@@ -108,21 +108,33 @@ class Inner:
             delta = perturbed - observations
         return delta, perturbed
 
-    def record_rows(self, log_prob: th.Tensor, kl: th.Tensor, delta: th.Tensor, samples: Samples, logs: Logs) -> None:
+    def record_rows(
+        self,
+        policy: Any,
+        observations: th.Tensor,
+        delta: th.Tensor,
+        log_prob: th.Tensor,
+        kl: th.Tensor,
+        samples: Samples,
+        logs: Logs,
+    ) -> None:
         """
         The same as :meth:`record`, from what an update by hand knows.
 
+        :param policy: The policy.
+        :param observations: Clean observations, shape ``(B, features)``.
+        :param delta: What was added to them, of the same shape.
         :param log_prob: Shape ``(2, B)``, clean and perturbed.
         :param kl: Shape ``(B,)``.
-        :param delta: What was added to the observations, shape ``(B, features)``.
         :param samples: The rest of the minibatch.
         :param logs: Where to log.
         """
-        objective = self.adversary.objective
-        gain = th.zeros_like(kl) if objective is None else objective.gain(log_prob, kl, samples)
-        for name, values in (("gain", gain), ("kl", kl), ("radius_used", self.adversary.ball.norm(delta))):
-            if values is not None:
-                logs[f"adversary/{name}"].append(values.mean())
+        adversary = self.adversary
+        gain = None if adversary.objective is None else adversary.objective.gain(log_prob, kl, samples)
+        if gain is None:
+            gain = adversary.gain(policy, observations, observations + delta, samples)
+        for name, values in (("gain", gain), ("kl", kl), ("radius_used", adversary.ball.norm(delta))):
+            logs[f"adversary/{name}"].append(values.mean())
 
     def record(self, policy: Any, observations: Any, perturbed: Any, samples: Samples, logs: Logs) -> None:
         """Log how well the adversary did."""

@@ -8,6 +8,23 @@ import torch as th
 from stable_baselines3.common.buffers import RolloutBuffer
 
 
+def knows_rows(buffer: RolloutBuffer) -> bool:
+    """
+    :param buffer: A rollout.
+    :return: Whether :class:`LastVisits` can tell which of its rows a minibatch holds. The values of a buffer of one's
+        own must not be replaced: its ``get`` may read them.
+    """
+    return f"{type(buffer).__module__}.{type(buffer).__name__}" in _KNOWN and "get" not in vars(buffer)
+
+
+_KNOWN = {
+    "stable_baselines3.common.buffers.RolloutBuffer",
+    "stable_baselines3.common.buffers.DictRolloutBuffer",
+    "sb3_contrib.common.recurrent.buffers.RecurrentRolloutBuffer",
+    "sb3_contrib.common.recurrent.buffers.RecurrentDictRolloutBuffer",
+}
+
+
 class LastVisits:
     """
     Where the search for each sample of a rollout ended at its last visit.

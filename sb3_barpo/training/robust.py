@@ -32,7 +32,7 @@ from sb3_barpo.policies.rollout import bare_forward
 from sb3_barpo.policies.spaces import check_observation_space, is_finite
 from sb3_barpo.schedules import ScheduleLike, as_schedule
 from sb3_barpo.training.inner import Inner, Logs
-from sb3_barpo.training.minibatches import LastVisits
+from sb3_barpo.training.minibatches import LastVisits, knows_rows
 from sb3_barpo.training.optim import fused
 from sb3_barpo.training.robust_by_hand import RobustUpdateByHand
 from sb3_barpo.training.signature import signature_of
@@ -222,17 +222,9 @@ class RobustUpdate(OnPolicyAlgorithm):
         )
 
     def _by_hand(self, update: _Update, inner: Inner, logs: Logs) -> th.Tensor:
-        settings = by_hand.Settings(
-            self.batch_size,
-            self.n_epochs,
-            update.clip_range,
-            update.clip_range_vf,
-            self.normalize_advantage,
-            self.ent_coef,
-            self.vf_coef,
-            self.max_grad_norm,
-            None if self.target_kl is None else self._too_far,
-        )
+        settings = by_hand.Settings.of(self, update.clip_range, update.clip_range_vf)
+        if self.target_kl is not None:
+            settings = settings._replace(too_far=self._too_far)
         hand = RobustUpdateByHand(self.policy, self.rollout_buffer, settings, inner)
         loss = hand.run()
         logs.update(hand.logs)
@@ -281,7 +273,7 @@ class RobustUpdate(OnPolicyAlgorithm):
                 "fault, with stable_baselines3's VecCheckNan for example."
             )
         loss.begin(self.rollout_buffer, self.policy, self._adversary.generator(self.device))
-        again = self.n_epochs > 1 and self._adversary.solver.warm
+        again = self.n_epochs > 1 and self._adversary.solver.warm and knows_rows(self.rollout_buffer)
         visits = LastVisits(self.rollout_buffer) if again else None
         return Inner(self._adversary, loss, epsilon, self._bounds(), self.rollout_buffer, visits)
 

@@ -56,7 +56,8 @@ class RobustUpdateByHand(UpdateByHand):
     def _slopes(self, log_prob: th.Tensor, batch: Rollout, index: int) -> Slopes:
         samples = self._samples(batch)
         if index == 0:
-            self.inner.record_rows(log_prob, self.head.kl(), self._ended[-1], samples, self.logs)
+            kl, ended = self.head.kl(), self._ended[-1]
+            self.inner.record_rows(self.policy, batch.observations, ended, log_prob, kl, samples, self.logs)
         return self.inner.loss.slopes(Rows(log_prob, self.head.kl), samples)
 
     def _actor_back(self, batch: Rollout, slopes: Slopes, to_output: th.Tensor) -> None:
