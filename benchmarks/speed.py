@@ -3,16 +3,14 @@ What robust training costs, side by side in one run, with SB3's PPO as the unit.
 
     python benchmarks/speed.py
 
-1. Updates: PPO, ARPO and BARPO at their defaults, which start searches warm, with cold searches of ten steps at every
-   visit, and on the general path by autograd.
-2. The adversary's gain, cold and with a warm start, relative to a search of 100 steps, in the training of an agent.
-3. Whole training on a MuJoCo task with 8 environments.
+1. Updates: PPO, ARPO and BARPO, and the general path by autograd, over batch sizes and widths.
+2. Whole training on a MuJoCo task, with eight environments and with one.
+3. SA-RL's training: an attacker that learns, in steps a second, against PPO's own training.
 4. Episodes under MAD: all environments together, against one at a time on the general path.
-5. Updates against batch size, inner steps (of cold searches) and width.
-6. Threads.
+5. The adversary's gain, cold and with a warm start, relative to a search of 100 steps, in the training of an agent.
 
-What is compared takes turns, so that whatever else the machine does meets all alike; ratios are taken within each turn.
-Prints the tables, and writes ``table.md`` and ``cost.png``.
+What is compared takes turns, so that whatever else the machine does meets all alike; times are CPU time of the one
+thread, and ratios are taken within each turn. Prints the tables, and writes ``table.md``.
 """
 
 import argparse
@@ -27,7 +25,6 @@ import numpy as np
 import pandas as pd
 import torch as th
 from gymnasium import spaces
-from matplotlib.figure import Figure
 from stable_baselines3 import PPO
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import Logger
@@ -35,19 +32,23 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_barpo import ARPO, BARPO
-from sb3_barpo.adversary import KL, SGLD, Adversary, Objective, Surrogate, Uniform, WarmStart
-from sb3_barpo.attacks import MAD
-from sb3_barpo.evaluation.plots import COLOURS
+from sb3_barpo.adversary import KL, SGLD, Adversary, Objective, Surrogate, WarmStart
+from sb3_barpo.attacks import MAD, SARL
 from sb3_barpo.evaluation.robustness import run_trial
 
 HERE = Path(__file__).parent
 EPSILON = 0.075
 OBJECTIVES: dict[type[PPO], Objective] = {BARPO: KL(), ARPO: Surrogate()}
-STEPS = [0, 1, 3, 5, 10, 20]
-BATCHES = [64, 256, 1024, 2048, 8192]
-#: Settings beside which the defaults stand.
-COLD = {"adversary": {"later_steps": 0}}
-ONE_STEP = {"adversary": {"later_steps": 1}}
+#: Observed features and actions, batch, minibatches an update, hidden layers.
+PLACES = [
+    ((11, 3), 64, 32, 64),
+    ((17, 6), 64, 32, 64),
+    ((11, 3), 256, 8, 64),
+    ((17, 6), 256, 8, 64),
+    ((11, 3), 2048, 4, 64),
+    ((17, 6), 2048, 4, 64),
+    ((11, 3), 64, 16, 256),
+]
 
 
 class General(ActorCriticPolicy):
@@ -69,35 +70,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--agents", type=Path, default=HERE / "hopper" / "agents", help="where trained agents lie")
     parser.add_argument("--env", default="Hopper-v5")
-    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--output", type=Path, default=HERE / "speed")
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
     th.set_num_threads(1)
-    costs: dict[int, pd.DataFrame] = {}
-
-    def cost_at(width: int) -> pd.DataFrame:
-        costs[width] = cost(width)
-        return costs[width]
-
     sections: dict[str, Callable[[], pd.DataFrame]] = {
         "Update time, PPO = 1: median (quartiles)": lambda: updates(args),
-        "Gain of the adversary, relative to a cold search of 100 steps": lambda: gains(args),
-        f"Whole training, {args.env}, 8 environments, `n_steps=512`": lambda: whole_training(args),
+        f"Whole training, {args.env}: steps a second, PPO = 1": lambda: whole_training(args),
+        f"SA-RL's training on {args.env}, 8 environments: steps a second": lambda: attackers(args),
         f"Episodes under MAD, {args.env}": lambda: episodes_under_mad(args),
-        "BARPO's update time against batch size and steps of cold searches, PPO = 1, width 64": lambda: cost_at(64),
-        "The same, width 256": lambda: cost_at(256),
-        "Threads: ms for one minibatch of 64, cold": threads,
+        "Gain of the adversary, relative to a cold search of 100 steps": lambda: gains(args),
     }
     text = (
-        f"ε = {EPSILON:g}, networks 64-64 tanh where no width is given, SGLD: ten steps at all visits where it says "
-        "cold, two at later ones where it does not. "
-        f"{platform.machine()}, CPU, one thread where no number is given, torch {th.__version__}.\n"
+        f"ε = {EPSILON:g}, tanh networks, SGLD of ten steps at a sample's first visit and two at later ones. "
+        f"{platform.machine()}, one thread, its CPU time, torch {th.__version__}; {args.turns} turns.\n"
     )
     for title, section in sections.items():
         text += f"\n**{title}**\n\n{section().to_markdown()}\n"
         (args.output / "table.md").write_text(text, encoding="utf-8")
-    picture(costs).savefig(args.output / "cost.png")
     print(text)
 
 
@@ -125,15 +116,15 @@ def robust(algorithm: type[PPO], *place: Any, **kwargs: Any) -> PPO:
 
 
 def in_turns(works: dict[str, Callable[[], object]], turns: int) -> pd.DataFrame:
-    """Seconds, one row a turn, one column for each."""
+    """Seconds of CPU time, one row a turn, one column for each; a first turn that warms up is left out."""
     rows = []
-    for _ in range(turns):
+    for turn in range(turns + 1):
         row = {}
         for name, work in works.items():
-            start = time.perf_counter()
+            start = time.thread_time()
             work()
-            row[name] = time.perf_counter() - start
-        rows.append(row)
+            row[name] = time.thread_time() - start
+        rows += [row] if turn else []
     return pd.DataFrame(rows)
 
 
@@ -143,26 +134,21 @@ def relative(seconds: pd.DataFrame, unit: str) -> pd.Series:
 
 
 def updates(args: argparse.Namespace) -> pd.DataFrame:
-    columns = {}
-    for shape in ((11, 3), (17, 6)):
-        for batch, minibatches in ((64, 32), (2048, 8)):
-            place = (shape, batch, minibatches)
-            models = {
-                "PPO": filled(PPO, *place),
-                "BARPO": robust(BARPO, *place),
-                "ARPO": robust(ARPO, *place),
-                "BARPO, one later step": robust(BARPO, *place, **ONE_STEP),
-                "ARPO, one later step": robust(ARPO, *place, **ONE_STEP),
-                "BARPO, cold": robust(BARPO, *place, **COLD),
-                "ARPO, cold": robust(ARPO, *place, **COLD),
-            }
-            if shape == (11, 3):
-                models["BARPO, cold, general path"] = robust(BARPO, *place, policy=General, **COLD)
-            seconds = in_turns({name: model.train for name, model in models.items()}, args.turns)
-            column = relative(seconds, "PPO")
-            column["PPO, ms for a minibatch"] = f"{1e3 * seconds['PPO'].median() / 10 / minibatches:.2f}"
-            columns[f"{shape[0]} observed, {shape[1]} actions, batch {batch}"] = column
-    return pd.DataFrame(columns).fillna("")
+    rows = {}
+    for shape, batch, minibatches, width in PLACES:
+        place = (shape, batch, minibatches)
+        kwargs = {"policy_kwargs": {"net_arch": [width, width]}}
+        models = {
+            "PPO": filled(PPO, *place, **kwargs),
+            "BARPO": robust(BARPO, *place, **kwargs),
+            "ARPO": robust(ARPO, *place, **kwargs),
+            "BARPO, general path": robust(BARPO, *place, policy=General, **kwargs),
+        }
+        seconds = in_turns({name: model.train for name, model in models.items()}, args.turns)
+        row = relative(seconds, "PPO").drop("PPO")
+        row["PPO, ms for a minibatch"] = f"{1e3 * seconds['PPO'].median() / 10 / minibatches:.2f}"
+        rows[f"{shape[0]} observed, {shape[1]} actions, {width}-{width}, batch {batch}"] = row
+    return pd.DataFrame(rows).T
 
 
 class Compared(Adversary):
@@ -203,26 +189,40 @@ def gains(args: argparse.Namespace) -> pd.DataFrame:
     return pd.DataFrame(columns).sort_index().drop("cold, 100 steps").map("{:.3f}".format)
 
 
-def whole_training(args: argparse.Namespace) -> pd.DataFrame:
-    def learn(algorithm: type[PPO], **own: Any) -> Callable[[], object]:
-        venv = VecNormalize(make_vec_env(args.env, n_envs=8, seed=0))
-        model = algorithm("MlpPolicy", venv, n_steps=512, seed=0, device="cpu", **own)
-        return lambda: model.learn(8 * 512, reset_num_timesteps=False)
+def learner(args: argparse.Namespace, algorithm: type[PPO], n_envs: int, **own: Any) -> Callable[[], object]:
+    """Trains on for one rollout of 4,096 steps."""
+    venv = VecNormalize(make_vec_env(args.env, n_envs=n_envs, seed=0))
+    model = algorithm("MlpPolicy", venv, n_steps=4096 // n_envs, seed=0, device="cpu", **own)
+    model.set_logger(Logger(None, []))
+    return lambda: model.learn(4096, reset_num_timesteps=False)
 
-    seconds = in_turns(
-        {
-            "PPO": learn(PPO),
-            "BARPO": learn(BARPO, epsilon=EPSILON),
-            "ARPO": learn(ARPO, epsilon=EPSILON),
-            "BARPO, cold": learn(BARPO, epsilon=EPSILON, **COLD),
-            "ARPO, cold": learn(ARPO, epsilon=EPSILON, **COLD),
-        },
-        args.turns,
-    )
-    speed = 8 * 512 / seconds
-    return pd.DataFrame(
-        {"steps/s, median": speed.median().round(), "relative to PPO: median (quartiles)": relative(speed, "PPO")}
-    )
+
+def whole_training(args: argparse.Namespace) -> pd.DataFrame:
+    rows = {}
+    for n_envs in (8, 1):
+        works = {
+            "PPO": learner(args, PPO, n_envs),
+            "BARPO": learner(args, BARPO, n_envs, epsilon=EPSILON),
+            "ARPO": learner(args, ARPO, n_envs, epsilon=EPSILON),
+        }
+        seconds = in_turns(works, args.turns)
+        row = relative(1 / seconds, "PPO").drop("PPO")
+        row["PPO, steps/s"] = f"{4096 / seconds['PPO'].median():.0f}"
+        rows["8 environments" if n_envs == 8 else "1 environment"] = row
+    return pd.DataFrame(rows).T
+
+
+def attackers(args: argparse.Namespace) -> pd.DataFrame:
+    """A victim of PPO under SA-RL: the attacker is PPO too, and steps through the same environments."""
+    folder = args.agents / "ppo-seed0"
+    venv = VecNormalize.load(str(folder / "vecnormalize.pkl"), make_vec_env(args.env, n_envs=8, seed=0))
+    victim = PPO.load(folder / "agent", device="cpu")
+    works = {
+        "PPO": learner(args, PPO, 8),
+        "SA-RL": lambda: SARL(victim, EPSILON, n_steps=512, seed=0).fit(venv, 4096),
+    }
+    seconds = in_turns(works, args.turns)
+    return pd.DataFrame({"relative to PPO: median (quartiles)": relative(1 / seconds, "PPO").drop("PPO")})
 
 
 def episodes_under_mad(args: argparse.Namespace) -> pd.DataFrame:
@@ -235,61 +235,15 @@ def episodes_under_mad(args: argparse.Namespace) -> pd.DataFrame:
     ):
         venv = VecNormalize.load(str(folder / "vecnormalize.pkl"), make_vec_env(args.env, n_envs=n_envs))
         model = PPO.load(folder / "agent", env=venv, device="cpu", custom_objects=changed)
-        start = time.perf_counter()
+        start = time.thread_time()
         done = run_trial("agent", model, venv, MAD(model, EPSILON), episodes, 0, True)
-        took = time.perf_counter() - start
+        took = time.thread_time() - start
         steps = sum(episode[-1] for episode in done)
         rows[name] = {"episodes": episodes, "episodes/s": episodes / took, "steps/s": steps / took}
     table = pd.DataFrame(rows).T
     for unit in ("episodes/s", "steps/s"):
         table[f"{unit}, relative"] = (table[unit] / table[unit].iloc[0]).map("{:.1f}".format)
     return table.round({"episodes/s": 3, "steps/s": 0})
-
-
-def cost(width: int) -> pd.DataFrame:
-    """One row a batch size, one column a number of inner steps; 0 steps are one uniform draw."""
-    rows = {}
-    for batch in BATCHES:
-        place = ((17, 6), batch, 8 if batch < 8192 else 2)
-        kwargs = {"n_epochs": 1, "policy_kwargs": {"net_arch": [width, width]}}
-        works = {"PPO": filled(PPO, *place, **kwargs).train}
-        for n in STEPS:
-            adversary = Adversary(None, Uniform()) if n == 0 else Adversary(KL(), SGLD(n))
-            works[str(n)] = filled(BARPO, *place, epsilon=EPSILON, adversary=adversary, **kwargs).train
-        seconds = in_turns(works, 6 if batch < 1024 else 2)
-        rows[batch] = seconds.div(seconds["PPO"], axis=0).median().drop("PPO").round(2)
-    return pd.DataFrame(rows).T.rename_axis("batch")
-
-
-def threads() -> pd.DataFrame:
-    place = ((17, 6), 64, 8)
-    rows = {}
-    for name, model in (("PPO", filled(PPO, *place, n_epochs=1)), ("BARPO", robust(BARPO, *place, n_epochs=1, **COLD))):
-        row = rows[name] = {}
-        for number in (1, 2, 4):
-            th.set_num_threads(number)
-            took = in_turns({"train": model.train}, 6)["train"].median()
-            row[f"{number} threads" if number > 1 else "1 thread"] = round(1e3 * took / 8, 2)
-    th.set_num_threads(1)
-    return pd.DataFrame(rows).T
-
-
-def picture(costs: dict[int, pd.DataFrame]) -> Figure:
-    figure = Figure(figsize=(9, 3.8), dpi=150, layout="constrained")
-    for axes, (width, table) in zip(figure.subplots(1, 2, sharey=True), costs.items(), strict=True):
-        for colour, (n, column) in zip(COLOURS, table.items(), strict=False):
-            axes.plot(column.index, column, "o-", color=colour, ms=4, label=f"{n} steps")
-        axes.axhline(1, color="0.6", lw=1, ls="--")
-        axes.set_xscale("log", base=2)
-        axes.set_xticks(BATCHES, map(str, BATCHES))
-        axes.set_xlabel("batch size")
-        axes.set_title(f"hidden layers of {width}", loc="left", fontsize=11)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(axis="y", alpha=0.25)
-    figure.axes[0].set_ylabel("BARPO's update time (cold), PPO = 1")
-    figure.axes[0].set_ylim(bottom=0)
-    figure.axes[0].legend(frameon=False)
-    return figure
 
 
 if __name__ == "__main__":

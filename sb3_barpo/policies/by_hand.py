@@ -118,14 +118,14 @@ class UpdateByHand:
 
     def run(self) -> th.Tensor:
         """:return: The last minibatch's loss. The policy's weights and the optimiser's state are the new ones."""
-        self.flat = FlatPolicy(self.policy, self.settings.batch_size)
-        self.head = head_of(self.flat)
+        with th.inference_mode():
+            self.flat = FlatPolicy(self.policy, self.settings.batch_size)
+            self.head = head_of(self.flat)
         try:
             with th.inference_mode():
-                return self._epochs(self._rollout())
+                return self._epochs(self._rollout()).clone()
         finally:
-            with th.no_grad():
-                self.flat.put_back()
+            self.flat.put_back()
 
     def _rollout(self) -> Rollout:
         buffer, device = self.buffer, self.policy.device
@@ -239,7 +239,9 @@ class UpdateByHand:
             "value_loss": th.cat([one.error for one in done]).square_(),
         }
         for name, values in rows.items():
-            logs[f"train/{name}"] += [part.mean() for part in th.split(values, size)]
+            whole = len(values) // size * size
+            logs[f"train/{name}"] += [*values[:whole].view(-1, size).mean(1)]
+            logs[f"train/{name}"] += [values[whole:].mean()] if whole < len(values) else []
         for one in done:
             logs["train/policy_gradient_loss"].append(one.slopes.loss)
             logs["train/entropy_loss"].append(-one.entropy)

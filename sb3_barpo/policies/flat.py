@@ -110,34 +110,37 @@ class FlatNetwork:
 
 class FlatPolicy:
     """
-    A recognised policy for the length of an update: its parameters lie in one vector, of which the policy's own are
-    views, so that whoever asks the policy sees the present weights. :meth:`put_back` ends it.
+    A recognised policy for the length of an update: its parameters lie in one vector. The policy's own are brought up
+    to date when somebody asks for them, and by :meth:`put_back`, which ends it. Best made in inference mode, in which
+    PyTorch keeps no account of tensors.
 
     :param policy: The policy; see :meth:`supports`.
     :param rows: Number of rows of the largest minibatch.
+    :raises TypeError: for a policy that is not recognised.
     """
 
     def __init__(self, policy: ActorCriticPolicy, rows: int) -> None:
+        actor, critic = mlp.modules(policy, "actor"), mlp.modules(policy, "critic")
+        if actor is None or critic is None:
+            raise TypeError(f"A flat policy needs SB3's own MLP, not {type(policy).__name__}.")
         self.policy = policy
         self._parameters = list(policy.parameters())
-        self._own = [parameter.data for parameter in self._parameters]
-        self.vector = th.cat([own.flatten() for own in self._own])
+        self.vector = th.cat([parameter.detach().flatten() for parameter in self._parameters])
         self._gradient = th.zeros_like(self.vector)
         self._quick = th.empty_like(self.vector)
         self._factors = th.ones_like(self.vector)
-        self.quick, self.gradients, self.factors = map(self._views, (self._quick, self._gradient, self._factors))
-        for parameter, view in self._views(self.vector).items():
-            parameter.data = view
+        self.values, self.gradients = self._views(self.vector), self._views(self._gradient)
+        self.quick, self.factors = self._views(self._quick), self._views(self._factors)
         group = policy.optimizer.param_groups[0]
         self._settings = {name: group[name] for name in ("lr", "weight_decay", "eps", *_PLAIN)}
         self._settings |= {"beta1": group["betas"][0], "beta2": group["betas"][1]}
         self._state = self._begin_adam()
-        self._steps = 0
-        actor, critic = mlp.modules(policy, "actor"), mlp.modules(policy, "critic")
-        if actor is None or critic is None:
-            raise TypeError(f"A flat policy needs SB3's own MLP, not {type(policy).__name__}.")
+        self._steps = self._brought = 0
         self.actor, self.critic = FlatNetwork(actor, self, 2 * rows), FlatNetwork(critic, self, 2 * rows)
-        self.prepared = mlp.Prepared(policy, self.actor.network, self.critic.network)
+        log_std = None if mlp.gaussian_std(policy) is None else self.values[policy.log_std]
+        self.prepared = mlp.Prepared(
+            policy, self.actor.network, self.critic.network, log_std, before=self._bring_up_to_date
+        )
         self.refresh()
 
     @staticmethod
@@ -177,11 +180,17 @@ class FlatPolicy:
         self._steps += 1
         self.refresh()
 
+    def _bring_up_to_date(self) -> None:
+        if self._brought == self._steps:
+            return
+        with th.no_grad():
+            for parameter, value in self.values.items():
+                parameter.data.copy_(value)
+        self._brought = self._steps
+
     def put_back(self) -> None:
-        """Give the policy its own tensors, and the optimiser its state, with what was learned."""
-        for parameter, own, view in zip(self._parameters, self._own, self._split(self.vector), strict=True):
-            own.copy_(view)
-            parameter.data = own
+        """Give the policy's own parameters and its optimiser's state what was learned. Not in inference mode."""
+        self._bring_up_to_date()
         if not self._steps:
             return
         first, second, step = self._state
@@ -203,8 +212,8 @@ class FlatPolicy:
         return first, second, states[0]["step"].clone().to(self.vector.device)  # type: ignore[index]  # all are there
 
     def _split(self, vector: th.Tensor) -> list[th.Tensor]:
-        parts = th.split(vector, [own.numel() for own in self._own])
-        return [part.view(own.shape) for part, own in zip(parts, self._own, strict=True)]
+        parts = th.split(vector, [parameter.numel() for parameter in self._parameters])
+        return [part.view(parameter.shape) for part, parameter in zip(parts, self._parameters, strict=True)]
 
     def _views(self, vector: th.Tensor) -> dict[nn.Parameter, th.Tensor]:
         return dict(zip(self._parameters, self._split(vector), strict=True))

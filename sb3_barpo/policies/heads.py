@@ -45,7 +45,7 @@ class GaussianHead:
     """
 
     def __init__(self, flat: FlatPolicy) -> None:
-        self._log_std: th.Tensor = flat.policy.log_std.data
+        self._log_std = flat.values[flat.policy.log_std]
         self._gradient = flat.gradients[flat.policy.log_std]
 
     def rows(self, output: th.Tensor, actions: th.Tensor) -> th.Tensor:

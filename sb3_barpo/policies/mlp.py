@@ -6,7 +6,7 @@ not exactly what SB3 builds by default is not recognised, and takes the general 
 same gradient up to rounding, so nothing else needs to know.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch as th
@@ -266,16 +266,29 @@ class Prepared:
     :param policy: The policy.
     :param actor: Its actor.
     :param critic: Its critic.
+    :param log_std: Of a Gaussian policy, ``None`` for a categorical one.
+    :param before: Called before anything else of the policy is asked, to bring its own weights up to date.
     """
 
-    def __init__(self, policy: ActorCriticPolicy, actor: Network, critic: Network) -> None:
+    def __init__(
+        self,
+        policy: ActorCriticPolicy,
+        actor: Network,
+        critic: Network,
+        log_std: th.Tensor | None,
+        before: Callable[[], None],
+    ) -> None:
         self.policy = policy
         self.actor = actor
         self.critic = critic
+        self.log_std = log_std
+        self.action_dist = policy.action_dist
+        self._before = before
         #: A batch of observations and the actor's outputs there, where they are known already.
         self.known: tuple[th.Tensor, th.Tensor] | None = None
 
     def __getattr__(self, name: str) -> Any:
+        self._before()
         return getattr(self.policy, name)
 
 

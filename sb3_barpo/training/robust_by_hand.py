@@ -57,7 +57,7 @@ class RobustUpdateByHand(UpdateByHand):
         samples = self._samples(batch)
         if index == 0:
             kl, ended = self.head.kl(), self._ended[-1]
-            self.inner.record_rows(self.policy, batch.observations, ended, log_prob, kl, samples, self.logs)
+            self.inner.record_rows(self.flat.prepared, batch.observations, ended, log_prob, kl, samples, self.logs)
         return self.inner.loss.slopes(Rows(log_prob, self.head.kl), samples)
 
     def _actor_back(self, batch: Rollout, slopes: Slopes, to_output: th.Tensor) -> None:
