@@ -27,6 +27,7 @@ from sb3_barpo.agents.load import load_agent
 from sb3_barpo.algorithms import find
 from sb3_barpo.evaluation import RobustnessReport, evaluate_robustness
 from sb3_barpo.evaluation.robustness import check_settings
+from sb3_barpo.expressions import read_kwargs
 from sb3_barpo.resume import read_record, write_record
 from sb3_barpo.seeds import REPORT
 
@@ -49,8 +50,8 @@ class Agent:
     :param steps: Number of environment steps.
     :param n_envs: Number of environments that step together.
     :param kwargs: Arguments of the algorithm, such as JSON can hold. Two of RL Zoo's ways to write are understood:
-        ``lin_0.001`` is a learning rate or a clip range that falls to 0, and ``policy_kwargs`` may be the text of a
-        Python expression, such as ``dict(activation_fn=nn.ReLU)``.
+        ``lin_0.001`` is a learning rate or a clip range that falls to 0, and ``policy_kwargs`` may be a Python
+        expression, such as ``dict(activation_fn=nn.ReLU)``, see :mod:`sb3_barpo.expressions`.
     :param normalize: Whether ``VecNormalize`` normalises observations and rewards.
     :raises ValueError: for an unknown algorithm, or without steps.
     """
@@ -132,8 +133,8 @@ def make_model(agent: Agent) -> OnPolicyAlgorithm:
     """
     env = make_vec_env(agent.env, agent.n_envs, seed=agent.seed)
     kwargs = agent.kwargs | {key: _linear(agent.kwargs[key]) for key in _SCHEDULES & agent.kwargs.keys()}
-    if isinstance(written := kwargs.get("policy_kwargs"), str):
-        kwargs["policy_kwargs"] = eval(written, {"nn": th.nn})  # as the Zoo does
+    if kwargs.get("policy_kwargs"):
+        kwargs["policy_kwargs"] = read_kwargs(kwargs["policy_kwargs"])
     row = find(agent.algo)
     kind: Callable[..., OnPolicyAlgorithm] = row.load_class()
     policy = row.policy(env.observation_space)

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import yaml
 from cheap_tuning import AGENT, EVALUATION, SPACE, Failing, cheap
+from torch import nn
 
 from sb3_barpo import BARPO, tuning
 from sb3_barpo.adversary import KL, SGLD, WarmStart
@@ -28,6 +29,7 @@ from sb3_barpo.tuning.workers import run_trials
 
 NONE = Confirmation(top=0)
 QUICK = Confirmation(1, 2, attacks=["random"], n_eval_episodes=2)
+RELU = {"policy_kwargs": {"activation_fn": "nn.ReLU", "net_arch": [8]}}
 STRENGTH = {
     "epsilon": {"kind": "ramp", "value": 0.1235, "end": 0.5, "begin": 0.1, "power": 1.0},
     "kappa": {"kind": "constant", "value": 2.0},
@@ -174,7 +176,7 @@ def test_the_zoo_takes_the_entry(tmp_path: Path) -> None:
     from sb3_barpo import zoo
 
     entry = tmp_path / "best.yml"
-    agent = replace(AGENT, env="Pendulum-v1", kwargs={**AGENT.kwargs, "learning_rate": "lin_0.001"})
+    agent = replace(AGENT, env="Pendulum-v1", kwargs={**AGENT.kwargs, "learning_rate": "lin_0.001", **RELU})
     entry.write_text(zoo_entry(agent, plain(STRENGTH, "barpo")))
     zoo.prepare("train", ["--algo", "barpo", "--env", "Pendulum-v1", "-conf", str(entry)])  # which builds the model
     settings = yaml.safe_load(entry.read_text())["Pendulum-v1"]
@@ -182,18 +184,20 @@ def test_the_zoo_takes_the_entry(tmp_path: Path) -> None:
     assert settings["normalize"] is True
     names = ("normalize", "n_envs", "n_timesteps", "policy")
     kwargs = {key: value for key, value in settings.items() if key not in names}
+    assert kwargs["policy_kwargs"] == "dict(activation_fn=nn.ReLU, net_arch=[8])"
     assert make_model(replace(agent, kwargs=kwargs))._adversary.solver.first.n_steps == 5  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("normalize", [True, False])
 def test_the_script_trains_the_agent(normalize: bool, tmp_path: Path) -> None:
-    agent = replace(AGENT, normalize=normalize, kwargs={**AGENT.kwargs, "clip_range": "lin_0.2"})
+    agent = replace(AGENT, normalize=normalize, kwargs={**AGENT.kwargs, "clip_range": "lin_0.2", **RELU})
     (tmp_path / "best.py").write_text(script(agent, plain(STRENGTH, "barpo")))
     done = subprocess.run(
         [sys.executable, "best.py"], cwd=tmp_path, env={"PYTHONPATH": ":".join(sys.path)}, capture_output=True
     )
     assert done.returncode == 0, done.stderr
     model = BARPO.load(tmp_path / "agent")
+    assert model.policy_kwargs == {"activation_fn": nn.ReLU, "net_arch": [8]}
     assert model.num_timesteps == 64
     assert model.epsilon == "ramp_0.1235_0.5_0.1_1.0"
     assert (tmp_path / "vecnormalize.pkl").exists() == normalize

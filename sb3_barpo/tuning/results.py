@@ -1,6 +1,7 @@
 """What comes out of a study: tables, pictures, and the best strength as an entry of RL Zoo and as a script."""
 
 import json
+import re
 import warnings
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +19,7 @@ from sb3_barpo.algorithms import algorithm, find
 from sb3_barpo.evaluation.plots import COLOURS, canvas
 from sb3_barpo.evaluation.tables import number
 from sb3_barpo.experiment import Agent
+from sb3_barpo.expressions import write_kwargs
 from sb3_barpo.schedules import as_schedule
 from sb3_barpo.tuning.study import Tuning, finished
 
@@ -57,6 +59,8 @@ def zoo_entry(agent: Agent, strength: dict[str, Any]) -> str:
         **agent.kwargs,
         **strength,
     }
+    if settings.get("policy_kwargs"):
+        settings["policy_kwargs"] = write_kwargs(settings["policy_kwargs"])
     return str(yaml.safe_dump({agent.env: settings}, sort_keys=False))
 
 
@@ -81,7 +85,8 @@ def script(agent: Agent, strength: dict[str, Any]) -> str:
         "from stable_baselines3.common.env_util import make_vec_env\n"
         + ("from stable_baselines3.common.utils import LinearSchedule\n" if schedules else "")
         + ("from stable_baselines3.common.vec_env import VecNormalize\n" if agent.normalize else "")
-        + ("from torch import nn\n" if "nn." in arguments else "")
+        + ("import torch as th\n" if re.search(r"\bth\.", arguments) else "")
+        + ("from torch import nn\n" if re.search(r"(?<!\.)\bnn\.", arguments) else "")
         + f"\nfrom sb3_barpo import {kind}\n\n"
         + f"env = {f'VecNormalize({env})' if agent.normalize else env}\n"
         + f'model = {kind}(\n    "{_policy(agent)}",\n    env,\n{arguments})\n'
@@ -97,8 +102,8 @@ def _is_linear(value: Any) -> bool:
 def _written(name: str, value: Any) -> str:
     if _is_linear(value):
         return f"LinearSchedule({value.removeprefix('lin_')}, 0.0, 1.0)"
-    if name == "policy_kwargs" and isinstance(value, str):
-        return value  # an expression already
+    if name == "policy_kwargs" and value:
+        return write_kwargs(value)
     return json.dumps(value) if isinstance(value, str) else repr(value)
 
 
