@@ -1,8 +1,7 @@
 """
 Experiments: agents of several algorithms and seeds, trained and attacked in parallel processes.
 
-Each agent has a folder of its own. What is finished there is found again and not done twice, so a killed experiment
-goes on where it was.
+Each agent has its own folder. Finished work in it is reused, so that rerunning a killed experiment resumes it.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -108,7 +107,7 @@ def run(
     agents: Sequence[Agent], evaluation: Evaluation, root: Path, n_jobs: int = 1, progress_bar: bool = False
 ) -> RobustnessReport:
     """
-    Train and attack agents, as far as that is not done yet.
+    Train and attack agents. Finished work in the experiment's folder is reused.
 
     :param agents: The agents; their names must differ.
     :param evaluation: How they are attacked.
@@ -116,11 +115,11 @@ def run(
     :param n_jobs: Number of processes.
     :param progress_bar: Whether to show a bar for each agent.
     :return: The report on all agents.
-    :raises ValueError: if two agents share a name, or a setting does not fit.
+    :raises ValueError: if two agents share a name, or a setting is invalid.
     """
     names = [agent.name for agent in agents]
     if len(set(names)) < len(names):
-        raise ValueError(f"Each agent needs a name of its own, but they are called {', '.join(names)}.")
+        raise ValueError(f"Each agent needs its own name, but the names are {', '.join(names)}.")
     with _bars(agents, progress_bar) as tell:
         jobs = (delayed(_train_and_attack)(agent, evaluation, root, tell(i)) for i, agent in enumerate(agents))
         return RobustnessReport.merge(Parallel(n_jobs)(jobs))

@@ -100,7 +100,7 @@ def test_criteria_come_back(criterion: Criterion) -> None:
 
 
 def test_a_criterion_that_is_none() -> None:
-    with pytest.raises(ValueError, match=r"weight lies between 0 and 1, but it is 1\.5"):
+    with pytest.raises(ValueError, match=r"weight of the worst case must be between 0 and 1, but it is 1\.5"):
         Blend(1.5)
     with pytest.raises(ValueError, match="floor of the natural return must be finite, but it is nan"):
         Floor(float("nan"))

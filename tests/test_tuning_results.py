@@ -298,7 +298,7 @@ def test_the_command_from_end_to_end(tmp_path: Path, capfd: pytest.CaptureFixtur
         (["--algo", "ppo"], "Only barpo, arpo, barpo_lstm, arpo_lstm have epsilon and kappa"),
         (["--criterion", "floor"], "The criterion floor needs --natural-floor"),
         (["--criterion", "mean"], "there are blend"),
-        (["--weight", "2"], "weight lies between 0 and 1"),
+        (["--weight", "2"], "weight of the worst case must be between 0 and 1"),
         (["--epsilon", "0"], "two finite numbers above 0"),
         (["--epsilon-range", "0.2", "0.1"], "the lower first"),
         (["--epsilon-kinds", "zigzag"], "epsilon_kinds is"),
@@ -331,7 +331,7 @@ def test_the_command_says_in_one_line_what_is_wrong(
 
 def test_the_command_tells_why_trials_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tuning, "Tuning", lambda *args: Failing(AGENT, SPACE, EVALUATION))
-    with pytest.raises(SystemExit, match="sb3-barpo: 3 trials have failed, the last one so: ArithmeticError: no luck"):
+    with pytest.raises(SystemExit, match="sb3-barpo: 3 trials have failed, the last one with ArithmeticError: no luck"):
         command(tmp_path)
 
 
@@ -345,7 +345,7 @@ def test_the_command_can_be_interrupted(
     with pytest.raises(SystemExit) as stop:
         command(tmp_path)
     assert stop.value.code == 130
-    assert "the same command goes on where it was" in capsys.readouterr().err
+    assert "rerun the same command to resume" in capsys.readouterr().err
 
 
 def test_all_of_the_space_can_be_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,7 +62,7 @@ def test_settings_come_back(algo: str) -> None:
     [
         ({"agent": type(AGENT)("ppo", "ppo", ENV, 0, 64)}, "kappa to tune, but the algorithm is 'ppo'"),
         ({"evaluation": Evaluation([0.1, 0.2])}, r"at one strength of the attacks, but epsilon is \[0\.1, 0\.2\]"),
-        ({"evaluation": Evaluation([0.1], ["sarl", "mad"])}, "sarl would have to be learned anew for each trial"),
+        ({"evaluation": Evaluation([0.1], ["sarl", "mad"])}, "sarl would have to be learned for each trial"),
         ({"n_reports": 0}, "n_reports must be at least 1, but it is 0"),
     ],
 )
@@ -148,7 +148,7 @@ def test_a_trial_that_fails_says_why_and_the_study_goes_on(tmp_path: Path) -> No
 
 
 def test_three_failures_stop_a_study_until_the_cause_is_gone(tmp_path: Path) -> None:
-    with pytest.raises(TuningError, match="3 trials have failed, the last one so: ArithmeticError: no luck in trial 2"):
+    with pytest.raises(TuningError, match=r"3 trials have failed, .* with ArithmeticError: no luck in trial 2"):
         run_trials(cheap(Failing), tmp_path / "log", "it", 9)
     study = run_trials(cheap(), tmp_path / "log", "it", 2)
     assert len(finished(study)) == 2
@@ -200,7 +200,7 @@ def test_a_study_of_other_makers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     open_study(cheap(), tmp_path / "log", "it")
     backend = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(tmp_path / "log")))
     optuna.create_study(study_name="foreign", storage=backend, direction="maximize")
-    match = "'foreign' does not say what its trials do, so it was not made by sb3_barpo"
+    match = "'foreign' was not created by sb3_barpo: it does not store what its trials do"
     with pytest.raises(ValueError, match=match):
         open_study(cheap(), tmp_path / "log", "foreign")
     with pytest.raises(ValueError, match=match):

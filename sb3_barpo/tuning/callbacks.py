@@ -1,4 +1,4 @@
-"""What a trial reports to its study while it trains."""
+"""A callback for trials: evaluates under attack during training, reports to the study, prunes."""
 
 from typing import Any
 
@@ -14,15 +14,16 @@ class RobustTrialCallback(RobustEvalCallback):
     """
     Evaluates under attack during training, reports to an Optuna trial, and stops a trial that is pruned.
 
-    The trial keeps what was measured last, in attributes of the user: ``natural``, ``worst_case``, ``worst_attack``,
-    ``returns`` (by attack) and ``timesteps``. An agent in training has met no more than its schedule's present
-    strength: let the pruner wait until the latest ramp has ended (``MedianPruner(n_warmup_steps=...)``), or evaluate
-    from then on (``warmup``).
+    The last results are stored as user attributes of the trial: ``natural``, ``worst_case``, ``worst_attack``,
+    ``returns`` (by attack) and ``timesteps``. During a ramp, agents are trained against less than the final strength:
+    start pruning after the latest ramp has ended (``MedianPruner(n_warmup_steps=...)``), or evaluate only from then on
+    (``warmup``).
 
     :param eval_env: As for :class:`sb3_barpo.evaluation.RobustEvalCallback`.
     :param trial: The trial.
-    :param criterion: What the study looks for; its number of objectives must be the study's.
-    :param warmup: Environment steps before which nothing is evaluated; neither is anything at the end of training.
+    :param criterion: What the study maximises, :class:`Blend` by default. The study needs as many directions as it has
+        values.
+    :param warmup: Nothing is evaluated before this number of environment steps.
     :param kwargs: Further arguments of ``RobustEvalCallback``, such as ``attacks``, ``epsilon``, ``eval_freq``.
     :raises ValueError: if the study has another number of objectives.
 

@@ -1,4 +1,4 @@
-"""What comes out of a study: tables, pictures, and the best strength as an entry of RL Zoo and as a script."""
+"""The results of a study: tables, pictures, and the best strength as an entry of the RL Zoo and as a script."""
 
 import json
 import re
@@ -222,12 +222,12 @@ def write_study(study: optuna.Study, tuning: Tuning, candidates: dict[str, dict[
     """
     output.mkdir(parents=True, exist_ok=True)
     trials = study.trials_dataframe(multi_index=False)
-    # The workers' names hold those of machines, which are nobody's business where results are shared.
+    # The workers' names contain those of machines, which do not belong in shared results.
     trials.drop(columns="user_attrs_worker", errors="ignore").to_csv(output / "trials.csv", index=False)
     pictures = {"returns": plot_returns(study, tuning), "schedules": plot_schedules(candidates)}
     if study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
         pictures["history"] = plot_history(study, tuning)
-    with suppress(ValueError, RuntimeError, UserWarning):  # of too few trials, or all alike, Optuna can say nothing
+    with suppress(ValueError, RuntimeError, UserWarning):  # too few trials, or all alike
         pictures["importance"] = plot_importance(study, tuning)
     for name, picture in pictures.items():
         picture.savefig(output / f"{name}.png")

@@ -11,7 +11,7 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial
 
-#: Seconds between two signs of life of a trial, and after which one that gives none is taken for dead and tried again.
+#: Seconds between two heartbeats of a trial, and after which a trial without one counts as killed and is tried again.
 HEARTBEAT, GRACE = 30, 120
 #: Seconds after which the lock of a journal is broken: who held it was killed. It is held for milliseconds.
 LOCK_GRACE = 10

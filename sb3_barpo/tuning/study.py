@@ -1,4 +1,4 @@
-"""Studies of the adversary's strength: what a trial does, and the study that holds the trials."""
+"""Studies of the adversary's strength: the settings of trials, and the study that stores them."""
 
 import json
 from dataclasses import asdict, dataclass, field, replace
@@ -24,7 +24,7 @@ from sb3_barpo.tuning.storage import open_storage
 from sb3_barpo.tuning.strength import StrengthSpace, strength_params, suggest_strength
 
 _SETTINGS = "settings"
-#: Seconds in which who has made a study should have said what its trials do.
+#: Seconds to wait for the settings of a study that another process has just created.
 _PATIENCE = 10.0
 #: What is searched is ε and κ.
 _TUNABLE = [name for name, row in OURS.items() if "kappa" in row.settings]
@@ -47,7 +47,7 @@ class Tuning:
     :param space: The strengths that are tried.
     :param evaluation: How trials are compared: attacks that need no learning, at one ε.
     :param criterion: What the study looks for.
-    :param n_reports: How often a trial is compared with others before its end, from the latest end of a ramp on.
+    :param n_reports: How often a trial reports to the pruner, evenly between the latest end of a ramp and its own end.
     :raises ValueError: for an algorithm without ε and κ, an attack that is learned, several ε, or no reports.
     """
 
@@ -67,7 +67,7 @@ class Tuning:
             )
         if learned := learned_names(self.evaluation.attacks):
             raise ValueError(
-                f"{', '.join(learned)} would have to be learned anew for each trial. Name attacks that need no "
+                f"{', '.join(learned)} would have to be learned for each trial. Name attacks that need no "
                 "learning: random, critic, mad. The winners are confirmed under all six."
             )
         if self.n_reports < 1:
@@ -179,7 +179,7 @@ def load_study(storage: str | Path, name: str) -> optuna.Study:
     :param storage: See :func:`sb3_barpo.tuning.storage.open_storage`.
     :param name: The study's name.
     :return: The study, which must exist.
-    :raises ValueError: if it does not, or is none of this package.
+    :raises ValueError: if it does not exist, or was not created by this package.
     """
     if "://" not in str(storage) and not Path(storage).exists():
         raise ValueError(f"There is no study {name!r}: there is no journal {str(storage)!r}. Tune one first.")
@@ -197,11 +197,11 @@ def stored_tuning(study: optuna.Study) -> Tuning:
     """
     :param study: A study.
     :return: What its trials do.
-    :raises ValueError: if the study is none of this package.
+    :raises ValueError: if the study was not created by this package.
     """
     if _SETTINGS not in study.user_attrs:
         raise ValueError(
-            f"The study {study.study_name!r} does not say what its trials do, so it was not made by sb3_barpo. Name "
+            f"The study {study.study_name!r} was not created by sb3_barpo: it does not store what its trials do. Name "
             "another study."
         )
     return Tuning.from_spec(study.user_attrs[_SETTINGS])
@@ -227,5 +227,5 @@ def _check_settings(study: optuna.Study, tuning: Tuning) -> None:
 
 
 def finished(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
-    """:return: The trials that have come to an end of their own, pruned or not."""
+    """:return: The trials that are complete or pruned."""
     return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))

@@ -1,8 +1,8 @@
 """
 Workers: processes that run a study's trials, one each.
 
-A worker may be killed at any time. Its trial is then marked as failed, and its parameters are tried again; what had
-finished stays. joblib, which serves elsewhere, gives up when one of its processes is killed, so these are plain ones.
+A worker may be killed at any time. Its trial is then marked as failed, and its parameters are tried again; finished
+trials are kept. These are plain processes, because joblib, used elsewhere, stops when one of its processes is killed.
 """
 
 import math
@@ -34,7 +34,7 @@ from sb3_barpo.tuning.storage import retry
 from sb3_barpo.tuning.study import Tuning, finished, open_study
 
 _WORKER, _ERROR = "worker", "error"
-#: A running trial that has not said for so long who runs it was killed before it could.
+#: A running trial without a recorded worker counts as killed after this time.
 _SILENCE = timedelta(seconds=60)
 #: Seconds between two looks at what other workers do.
 _LOOK = 2.0
@@ -55,7 +55,7 @@ def run_trials(
 ) -> optuna.Study:
     """
     Run trials until the study has as many finished ones as asked for, counting those that it has already and those
-    that run elsewhere. The end of these is waited for, where it would be known that they were killed.
+    that run elsewhere. Those are waited for if it would be noticed that they were killed.
 
     :param tuning: What trials do.
     :param storage: Where the study lives, see :func:`sb3_barpo.tuning.storage.open_storage`.
@@ -66,7 +66,7 @@ def run_trials(
         between two trials.
     :param progress_bar: Whether to show the progress, instead of Optuna's line for each trial.
     :return: The study.
-    :raises TuningError: if trials keep failing, or workers being killed.
+    :raises TuningError: if trials keep failing, or workers keep being killed.
     """
     with _quiet(progress_bar), tqdm(total=n_trials, unit="trial", desc=name, disable=not progress_bar) as bar:
         study = open_study(tuning, storage, name)
@@ -80,7 +80,7 @@ def run_trials(
 
 def run_one(tuning: Tuning, study: optuna.Study, seed: int | None, offset: int) -> None:
     """
-    Run one trial. One that fails says in its attributes why; one that is interrupted will be tried again.
+    Run one trial. If it fails, the error is stored in its attributes; if it is interrupted, it will be tried again.
 
     :param tuning: What it does.
     :param study: The study.
@@ -112,7 +112,7 @@ def run_one(tuning: Tuning, study: optuna.Study, seed: int | None, offset: int) 
         retry(study, study.get_trials(deepcopy=False)[number])
         raise
     except (ValueError, UpdateFinishedTrialError):
-        # Others take a machine that slept for long for dead: they have marked the trial as failed, and try it again.
+        # After a machine has slept for long, others count it as dead: the trial is marked as failed and tried again.
         if study.get_trials(deepcopy=False)[number].state != TrialState.FAIL:
             raise
 
@@ -157,7 +157,7 @@ def _supervise(share: "_Share", n_jobs: int, arguments: Callable[[int], tuple[An
             worker.terminate()
         for worker in workers:
             worker.join(10)
-            worker.kill()  # if it is deaf
+            worker.kill()  # if it ignores the signal
             worker.join()
         release_dead(share.study)
 
@@ -175,8 +175,8 @@ def _check_end(worker: BaseProcess) -> None:
     worker.join()
     if worker.exitcode is not None and worker.exitcode > 0:
         raise TuningError(
-            "A worker has failed; its error is above. In a script of your own, everything that it runs must stand "
-            "below `if __name__ == '__main__':`, because workers import the script."
+            "A worker has failed; its error is above. In your own script, call this below "
+            "`if __name__ == '__main__':`, because workers import the script."
         )
 
 
@@ -195,7 +195,7 @@ class _Share:
         """
         :param own: Process ids of this command's workers.
         :return: How many trials they should run, those at work included, and whether to wait for those of others.
-        :raises TuningError: if trials keep failing, or workers being killed.
+        :raises TuningError: if trials keep failing, or workers keep being killed.
         """
         release_dead(self.study)
         self._check()
@@ -222,11 +222,11 @@ class _Share:
         failed = [trial for trial in lost if _ERROR in trial.user_attrs]
         killed = len(lost) - len(failed)
         if len(failed) >= 3 and len(failed) > len(done):
-            raise TuningError(f"{len(failed)} trials have failed, the last one so: {failed[-1].user_attrs[_ERROR]}")
+            raise TuningError(f"{len(failed)} trials have failed, the last one with {failed[-1].user_attrs[_ERROR]}")
         if killed > 20 + len(done):
             raise TuningError(
-                f"{killed} workers were killed, while {len(done)} trials have finished. Most likely the memory is "
-                "short: take fewer processes."
+                f"{killed} workers were killed, while {len(done)} trials have finished. They have probably run "
+                "out of memory: use fewer processes."
             )
 
     def _tell(self) -> None:

@@ -39,25 +39,26 @@ def run(command: str, argv: Sequence[str]) -> None:
     :param command: One of :data:`COMMANDS`.
     :param argv: Its arguments.
     :raises ValueError: for an unknown command, a missing package, or arguments or settings that :func:`prepare`
-        refuses. What the program itself raises passes through.
+        refuses. Errors of the program itself are not caught.
     """
     launch(command, prepare(command, argv))
 
 
 def prepare(command: str, argv: Sequence[str]) -> list[str]:
     """
-    Register, complete the arguments of one of the Zoo's programs, and check the settings before anything runs.
+    Register our algorithms, complete the arguments of one of the Zoo's programs, and check the settings before anything
+    runs.
 
-    What is completed where it is missing: ``--algo barpo``; for our algorithms ``--folder logs`` where agents are
-    read, and in ``train`` ``--conf-file`` with this package's settings, ``--env-kwargs`` with those of the settings,
-    which the Zoo would keep from the evaluation environment, and in a short run ``--eval-freq``, for a best model.
+    Defaults that are added: ``--algo barpo``; for our algorithms ``--folder logs`` in commands that load agents, and in
+    ``train`` this package's ``--conf-file``, the entry's ``env_kwargs`` as ``--env-kwargs`` (the Zoo would not pass
+    them to the evaluation environment), and in short runs an ``--eval-freq`` that leaves a best model.
 
     :param command: One of :data:`COMMANDS`.
     :param argv: Its arguments.
     :return: The arguments, completed.
     :raises ValueError: for an unknown command, a missing package, ``--trial-id 0``, which the Zoo ignores, values that
-        are no Python, or settings that the algorithm does not take.
-    :raises TypeError: for a strength that is nothing of the kind.
+        are not valid Python, or settings that the algorithm does not have.
+    :raises TypeError: for a strength that is neither a number nor a schedule.
     :raises OSError: if there is no such file of settings.
     """
     if command not in COMMANDS:
@@ -94,7 +95,7 @@ def launch(command: str, argv: Sequence[str]) -> None:
 
 
 def _given(argv: Sequence[str]) -> argparse.Namespace:
-    """What of the Zoo's arguments matters here. It takes abbreviations, and so does this."""
+    """The Zoo's arguments that are needed here. Abbreviations work, as in the Zoo."""
     from rl_zoo3.utils import StoreDict
 
     parser = argparse.ArgumentParser(add_help=False)

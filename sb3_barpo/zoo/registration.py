@@ -16,8 +16,8 @@ ALGORITHMS = {name: row.base for name, row in OURS.items()}
 def register() -> None:
     """
     Add our algorithms to the RL Zoo: the classes, and PPO's samplers and converters for its ``-optimize``. In place,
-    and as often as you like. What ``-optimize`` scores is the return without an attack, so the strength is not sampled:
-    it would be tuned away.
+    and can be repeated. ``-optimize`` scores the return without an attack, so the strength is not sampled: it would be
+    tuned away.
 
     :raises ValueError: if the Zoo is not installed.
     """

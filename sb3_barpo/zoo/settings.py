@@ -22,9 +22,9 @@ def check_settings(algo: str, settings: Mapping[str, Any]) -> None:
 
     :param algo: One of :data:`ALGORITHMS`.
     :param settings: The entry.
-    :raises ValueError: for a key that neither the Zoo nor the algorithm takes, a number written as text, a schedule in
-        the wrong grammar.
-    :raises TypeError: for a strength that is nothing of the kind.
+    :raises ValueError: for a key that neither the Zoo nor the algorithm knows, a number written as text, or an invalid
+        schedule.
+    :raises TypeError: for a strength that is neither a number nor a schedule.
     """
     known = _ZOO_KEYS | _arguments(algo)
     for key, value in settings.items():
