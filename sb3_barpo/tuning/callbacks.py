@@ -4,6 +4,7 @@ from typing import Any
 
 import gymnasium as gym
 import optuna
+from optuna.study import StudyDirection
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_barpo.evaluation import RobustEvalCallback
@@ -25,7 +26,7 @@ class RobustTrialCallback(RobustEvalCallback):
         values.
     :param warmup: Nothing is evaluated before this number of environment steps.
     :param kwargs: Further arguments of ``RobustEvalCallback``, such as ``attacks``, ``epsilon``, ``eval_freq``.
-    :raises ValueError: if the study has another number of objectives.
+    :raises ValueError: if the study has another number of objectives, or minimises one.
 
     Example::
 
@@ -55,6 +56,13 @@ class RobustTrialCallback(RobustEvalCallback):
                 f"The study has {len(trial.study.directions)} objectives, but the criterion {self.criterion.kind} "
                 f"gives {len(self.criterion.values)}: {', '.join(self.criterion.values)}. Create the study with as "
                 "many directions, all 'maximize'."
+            )
+        if set(trial.study.directions) != {StudyDirection.MAXIMIZE}:
+            directions = ", ".join(direction.name.lower() for direction in trial.study.directions)
+            raise ValueError(
+                f"The study must maximise {' and '.join(self.criterion.values)}, but its direction is {directions}, so "
+                "it would look for the worst settings. Create it with create_study(direction='maximize'), or with "
+                "directions=['maximize', 'maximize'] for Pareto: Optuna's default is to minimise."
             )
 
     def _on_step(self) -> bool:
