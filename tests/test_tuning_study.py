@@ -19,7 +19,7 @@ from sb3_barpo.tuning import (
     TuningError,
     study,
 )
-from sb3_barpo.tuning.study import finished, load_study, open_study, stored_tuning
+from sb3_barpo.tuning.study import differences, finished, load_study, open_study, state_name, stored_tuning
 from sb3_barpo.tuning.workers import run_trials
 
 ENV = "Pendulum-v1"
@@ -114,7 +114,20 @@ def test_only_what_is_missing_is_run(tmp_path: Path) -> None:
     assert len(run_trials(cheap(), tmp_path / "log", "it", 4).trials) == 4
 
 
-def test_an_interrupted_trial_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_differences_are_named_one_by_one() -> None:
+    stored = {"agent": {"steps": 1, "kwargs": {"gamma": 0.9}}, "same": [1]}
+    asked = {"agent": {"steps": 2, "kwargs": {"n_epochs": 3}}, "same": [1]}
+    assert differences(stored, asked) == [
+        "agent.steps was 1, now it is 2",
+        "agent.kwargs.gamma was 0.9, now it is not set",
+        "agent.kwargs.n_epochs was not set, now it is 3",
+    ]
+    assert differences(stored, stored) == []
+
+
+def test_an_interrupted_trial_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     def interrupt(seconds: float) -> None:
         raise KeyboardInterrupt
 
@@ -124,6 +137,9 @@ def test_an_interrupted_trial_is_tried_again(tmp_path: Path, monkeypatch: pytest
             run_trials(cheap(), tmp_path / "log", "it", 2)
     first, again, second = run_trials(cheap(), tmp_path / "log", "it", 2).trials
     assert [trial.state for trial in (first, again, second)] == [TrialState.FAIL, *[TrialState.COMPLETE] * 2]
+    assert [state_name(trial) for trial in (first, again)] == ["interrupted", "complete"]
+    assert "Trial 0 was interrupted; its parameters will be tried again." in caplog.text
+    assert "Trial 0 failed" not in caplog.text
     assert again.params == first.params
     assert again.user_attrs["retry_of"] == 0
     assert again.user_attrs["setting"] == "paper"
@@ -183,7 +199,7 @@ def test_a_study_knows_what_its_trials_do(tmp_path: Path) -> None:
 
 def test_other_settings_need_another_name(tmp_path: Path) -> None:
     open_study(cheap(), tmp_path / "log", "it")
-    match = r"'it' was made with other settings: criterion was .*0\.5.*, not .*0\.7.*choose another name"
+    match = r"'it' was created with other settings: criterion.weight was 0\.5, now it is 0\.7\. .*choose another name"
     with pytest.raises(ValueError, match=match):
         open_study(cheap(criterion=Blend(0.7)), tmp_path / "log", "it")
     open_study(cheap(criterion=Blend(0.7)), tmp_path / "log", "other")

@@ -21,7 +21,7 @@ from sb3_barpo.evaluation.tables import number
 from sb3_barpo.experiment import Agent
 from sb3_barpo.expressions import write_kwargs
 from sb3_barpo.schedules import as_schedule
-from sb3_barpo.tuning.study import Tuning, finished
+from sb3_barpo.tuning.study import Tuning, finished, state_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -222,6 +222,8 @@ def write_study(study: optuna.Study, tuning: Tuning, candidates: dict[str, dict[
     """
     output.mkdir(parents=True, exist_ok=True)
     trials = study.trials_dataframe(multi_index=False)
+    if len(trials):
+        trials["state"] = [state_name(trial).upper() for trial in study.get_trials(deepcopy=False)]
     # The workers' names contain those of machines, which do not belong in shared results.
     trials.drop(columns="user_attrs_worker", errors="ignore").to_csv(output / "trials.csv", index=False)
     pictures = {"returns": plot_returns(study, tuning), "schedules": plot_schedules(candidates)}

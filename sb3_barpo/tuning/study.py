@@ -9,7 +9,7 @@ from typing import Any
 import optuna
 from optuna.exceptions import DuplicatedStudyError
 from optuna.study import StudyDirection
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
@@ -23,7 +23,9 @@ from sb3_barpo.tuning.criteria import Blend, Criterion, as_criterion
 from sb3_barpo.tuning.storage import open_storage
 from sb3_barpo.tuning.strength import StrengthSpace, strength_params, suggest_strength
 
-_SETTINGS = "settings"
+_SETTINGS, ERROR = "settings", "error"
+#: A setting that is not given.
+_UNSET = "not set"
 #: Seconds to wait for the settings of a study that another process has just created.
 _PATIENCE = 10.0
 #: What is searched is ε and κ.
@@ -217,15 +219,33 @@ def _check_settings(study: optuna.Study, tuning: Tuning) -> None:
     while _SETTINGS not in study.user_attrs and monotonic() < patience:
         sleep(0.2)
     stored, asked = stored_tuning(study).to_spec(), tuning.to_spec()
-    differing = [key for key in asked if asked[key] != stored[key]]
-    if differing:
+    if differing := differences(stored, asked):
         raise ValueError(
-            f"The study {study.study_name!r} was made with other settings: "
-            + "; ".join(f"{key} was {stored[key]}, not {asked[key]}" for key in differing)
-            + ". Trials of both cannot be compared: choose another name, or the same settings."
+            f"The study {study.study_name!r} was created with other settings: {'; '.join(differing)}. Trials of both "
+            "cannot be compared: choose another name, or the same settings."
         )
 
 
-def finished(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
+def differences(stored: Any, asked: Any, path: str = "") -> list[str]:
+    """
+    :param stored: Settings, such as JSON can hold.
+    :param asked: Others.
+    :param path: Where they belong.
+    :return: One sentence for each setting that differs: ``agent.steps was 100, now it is 200``.
+    """
+    if isinstance(stored, dict) and isinstance(asked, dict):
+        keys = list(dict.fromkeys([*stored, *asked]))
+        parts = ((stored.get(key, _UNSET), asked.get(key, _UNSET), f"{path}.{key}".lstrip(".")) for key in keys)
+        return [line for part in parts for line in differences(*part)]
+    return [] if stored == asked else [f"{path} was {stored}, now it is {asked}"]
+
+
+def state_name(trial: FrozenTrial) -> str:
+    """:return: The trial's state as users know it: Optuna's, but a failed trial without an error was interrupted."""
+    interrupted = trial.state == TrialState.FAIL and ERROR not in trial.user_attrs
+    return "interrupted" if interrupted else trial.state.name.lower()
+
+
+def finished(study: optuna.Study) -> list[FrozenTrial]:
     """:return: The trials that are complete or pruned."""
     return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))

@@ -14,8 +14,9 @@ from sb3_barpo.schedules import as_schedule
 from sb3_barpo.tuning.confirm import PAPER, Confirmation, by_candidate, candidate, confirm, ranked, strengths
 from sb3_barpo.tuning.results import confirmed_markdown, plain, script, write_study, zoo_entry
 from sb3_barpo.tuning.strength import suggest_strength
-from sb3_barpo.tuning.study import Tuning, check_algorithm, load_study, stored_tuning
+from sb3_barpo.tuning.study import Tuning, check_algorithm, load_study, state_name, stored_tuning
 from sb3_barpo.tuning.workers import run_trials
+from sb3_barpo.zoo.settings import check_settings
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,13 @@ def task(algo: str, env: str, **changes: Any) -> tuple[Agent, float]:
     :raises ValueError: for an unknown algorithm.
     """
     check_algorithm(algo)
+    own = dict(changes.get("kwargs") or {})
+    if searched := [name for name in ("epsilon", "kappa", "adversary") if name in own]:
+        raise ValueError(
+            f"{', '.join(searched)} cannot be set in a study, which searches for the strength. Set the strength to be "
+            "robust against, or the ranges of the search."
+        )
+    check_settings(algo, own)
     entries = read(algo)
     entry = dict(entries.get(env, entries["default"]))
     epsilon = as_schedule(entry.pop("epsilon"))(0.0)
@@ -134,7 +142,7 @@ def _check(tuning: Tuning) -> None:
 
 
 def _markdown(result: TuningResult, tuning: Tuning, confirmation: Confirmation, pictures: list[str]) -> str:
-    states = pd.Series([trial.state.name.lower() for trial in result.study.get_trials(deepcopy=False)]).value_counts()
+    states = pd.Series([state_name(trial) for trial in result.study.get_trials(deepcopy=False)]).value_counts()
     trials = ", ".join(f"{count} {state}" for state, count in states.items())
     criterion = ", ".join(f"{key} {value}" for key, value in tuning.criterion.to_spec().items())
     if result.confirmed is None:

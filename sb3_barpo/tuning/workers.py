@@ -5,8 +5,10 @@ A worker may be killed at any time. Its trial is then marked as failed, and its 
 trials are kept. These are plain processes, because joblib, used elsewhere, stops when one of its processes is killed.
 """
 
+import logging
 import math
 import os
+import re
 import signal
 import socket
 import sys
@@ -31,9 +33,9 @@ from optuna.trial import FrozenTrial, TrialState
 from tqdm import tqdm
 
 from sb3_barpo.tuning.storage import retry
-from sb3_barpo.tuning.study import Tuning, finished, open_study
+from sb3_barpo.tuning.study import ERROR, Tuning, finished, open_study
 
-_WORKER, _ERROR = "worker", "error"
+_WORKER = "worker"
 #: A running trial without a recorded worker counts as killed after this time.
 _SILENCE = timedelta(seconds=60)
 #: Seconds between two looks at what other workers do.
@@ -101,13 +103,14 @@ def run_one(tuning: Tuning, study: optuna.Study, seed: int | None, offset: int) 
         except optuna.TrialPruned:
             raise
         except Exception as error:
-            trial.set_user_attr(_ERROR, f"{type(error).__name__}: {error}")
+            trial.set_user_attr(ERROR, f"{type(error).__name__}: {error}")
             raise
         return values
 
     study.sampler = optuna.samplers.TPESampler(seed=None if seed is None else seed + offset)
     try:
-        study.optimize(objective, n_trials=1, catch=(Exception,))
+        with _interruptions_named():
+            study.optimize(objective, n_trials=1, catch=(Exception,))
     except KeyboardInterrupt:
         retry(study, study.get_trials(deepcopy=False)[number])
         raise
@@ -219,10 +222,10 @@ class _Share:
         ended = [t for t in self.study.get_trials(deepcopy=False) if t.number not in self._before]
         done = [trial for trial in ended if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)]
         lost = [trial for trial in ended if trial.state == TrialState.FAIL]
-        failed = [trial for trial in lost if _ERROR in trial.user_attrs]
+        failed = [trial for trial in lost if ERROR in trial.user_attrs]
         killed = len(lost) - len(failed)
         if len(failed) >= 3 and len(failed) > len(done):
-            raise TuningError(f"{len(failed)} trials have failed, the last one with {failed[-1].user_attrs[_ERROR]}")
+            raise TuningError(f"{len(failed)} trials have failed, the last one with {failed[-1].user_attrs[ERROR]}")
         if killed > 20 + len(done):
             raise TuningError(
                 f"{killed} workers were killed, while {len(done)} trials have finished. They have probably run "
@@ -290,6 +293,30 @@ def _machine() -> str:
     node = uuid.getnode()
     is_random = bool(node >> 40 & 1)  # it would be another one in each process
     return socket.gethostname() if is_random else f"{socket.gethostname()}-{node:x}"
+
+
+@contextmanager
+def _interruptions_named() -> Iterator[None]:
+    """Optuna logs that an interrupted trial has failed, with a traceback."""
+    interrupted: set[str] = set()
+
+    def rename(record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        failed = re.match(r"(Trial \d+) failed with ", message)
+        if failed is None:
+            return True
+        if message.endswith("error: KeyboardInterrupt()."):
+            interrupted.add(failed[1])
+            record.msg, record.exc_info = f"{failed[1]} was interrupted; its parameters will be tried again.", None
+            return True
+        return failed[1] not in interrupted  # a second line says that it has no value
+
+    logger = logging.getLogger("optuna.study._optimize")
+    logger.addFilter(rename)
+    try:
+        yield
+    finally:
+        logger.removeFilter(rename)
 
 
 @contextmanager
