@@ -106,7 +106,7 @@ def algorithm(name: str) -> type[OnPolicyAlgorithm]:
 def recognize(class_name: str | None, settings: Collection[str], memory: bool) -> Algorithm | None:
     """
     Tell the algorithm of a saved file. This package's files name their class. Others are told by the settings that they
-    hold, and so are files of a subclass of yours, which are taken for the class of this package that is most like them.
+    hold, and so are files of your own subclasses: they are loaded as the most similar class of this package.
 
     :param class_name: The class that the file names, ``None`` if it names none.
     :param settings: Names of all settings that it holds.

@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except (ValueError, TypeError, OSError, ImportError, gymnasium.error.Error) as error:
         parser.exit(2, f"sb3-barpo: {error}\n")
     except KeyboardInterrupt:
-        parser.exit(130, "\nsb3-barpo: interrupted; the same command goes on where it was\n")
+        parser.exit(130, "\nsb3-barpo: interrupted; rerun the same command to resume\n")
     if program is not None:
         program()  # out here, its own errors keep their tracebacks: it may have trained for hours
 
@@ -140,29 +140,36 @@ def _evaluate(
     print(f"\n{report.to_markdown()}\n{report.verdict()}\n\nThe report and its pictures: {output / 'report.md'}")
 
 
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows the defaults, except those that the help text explains."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default is None else super()._get_help_string(action)
+
+
 def _add_tune(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     sub = commands.add_parser(
         "tune",
         help="search for the schedule of the adversary's strength",
         description="Search with Optuna for the schedules of epsilon and kappa that suit a task, confirm the best on "
         "fresh seeds under stronger attacks, and write them as an RL Zoo entry and as a script, with tables and "
-        "pictures. A killed search goes on where it was. The same command on many machines, with one --storage and "
-        "--study-name, works on one study.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        "pictures. Rerun the same command to resume. Several machines can work on one study, with the same --storage "
+        "and --study-name.",
+        formatter_class=_Help,
     )
     what = sub.add_argument_group("what is trained")
     what.add_argument("--algo", default="barpo", help="an algorithm with epsilon and kappa")
     what.add_argument("--env", required=True, help="id of a Gymnasium environment")
-    what.add_argument("--epsilon", type=float, help="strength to be robust against; None: that of our settings")
-    what.add_argument("--steps", type=int, help="environment steps a trial; None: those of our settings")
-    what.add_argument("--n-envs", type=int, help="environments of a trial that step together; None: our settings")
-    what.add_argument("--seed", type=int, default=0, help="trial n trains on this seed + n")
+    what.add_argument("--epsilon", type=float, help="strength to be robust against; default: the entry's")
+    what.add_argument("--steps", type=int, help="environment steps of a trial; default: the entry's")
+    what.add_argument("--n-envs", type=int, help="environments of a trial; default: the entry's")
+    what.add_argument("--seed", type=int, default=0, help="trial n is trained with this seed + n")
     what.add_argument(
         "-params", "--hyperparams", nargs="+", type=_setting, default=[], help="PPO's arguments, name:value each"
     )
     space = sub.add_argument_group("what is searched")
-    space.add_argument("--epsilon-range", type=float, nargs=2, help="of epsilon; None: a quarter to twice of --epsilon")
-    space.add_argument("--kappa-range", type=float, nargs=2, default=[0.1, 10.0], help="of kappa")
+    space.add_argument("--epsilon-range", type=float, nargs=2, help="default: a quarter to twice of --epsilon")
+    space.add_argument("--kappa-range", type=float, nargs=2, default=[0.1, 10.0], help="range of kappa")
     space.add_argument("--epsilon-kinds", nargs="+", default=["ramp"], help="kinds of epsilon's schedule")
     space.add_argument("--kappa-kinds", nargs="+", default=["constant"], help="kinds of kappa's schedule")
     space.add_argument("--solvers", nargs="+", default=[SOLVER["solver"]], help="sgld, pgd")
@@ -170,21 +177,21 @@ def _add_tune(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     space.add_argument("--inner-steps", type=int, nargs=2, default=steps, help="range of the solver's steps")
     judged = sub.add_argument_group("how trials are judged")
     judged.add_argument("--criterion", default="blend", help="blend, floor or pareto")
-    judged.add_argument("--weight", type=float, default=0.5, help="of the worst case, for blend")
+    judged.add_argument("--weight", type=float, default=0.5, help="weight of the worst case, for blend")
     judged.add_argument("--natural-floor", type=float, help="least natural return, for floor")
-    judged.add_argument("--attacks", nargs="+", default=["random", "critic", "mad"], help="that need no learning")
-    judged.add_argument("--episodes", type=int, default=20, help="for each attack")
+    judged.add_argument("--attacks", nargs="+", default=["random", "critic", "mad"], help="none that is learned")
+    judged.add_argument("--episodes", type=int, default=20, help="episodes for each attack")
     confirmed = sub.add_argument_group("how the best are confirmed")
-    confirmed.add_argument("--confirm", type=int, default=3, help="how many of the best trials")
-    confirmed.add_argument("--confirm-seeds", type=int, default=3, help="on how many fresh seeds each")
-    confirmed.add_argument("--confirm-attacks", nargs="+", default=["all"], help="under which attacks")
-    confirmed.add_argument("--confirm-budget", default="quick", help=f"for learned ones: {', '.join(BUDGETS)}")
+    confirmed.add_argument("--confirm", type=int, default=3, help="how many of the best trials to confirm")
+    confirmed.add_argument("--confirm-seeds", type=int, default=3, help="number of fresh training seeds for each")
+    confirmed.add_argument("--confirm-attacks", nargs="+", default=["all"], help="attacks of the confirmation")
+    confirmed.add_argument("--confirm-budget", default="quick", help=f"budget of learned attacks: {', '.join(BUDGETS)}")
     study = sub.add_argument_group("the study")
-    study.add_argument("--trials", type=int, default=40, help="finished trials it shall have; 0: report on it only")
+    study.add_argument("--trials", type=int, default=40, help="number of finished trials; 0: only report on the study")
     study.add_argument("--jobs", type=int, default=1, help="number of processes")
-    study.add_argument("--storage", help="a journal file, a database's URL, or grpc://host:port; None: in --output")
-    study.add_argument("--study-name", default="strength", help="its name in the storage")
-    study.add_argument("--sampler-seed", type=int, help="makes a study with one process repeatable")
+    study.add_argument("--storage", help="journal file, database URL or grpc://host:port; default: in --output")
+    study.add_argument("--study-name", default="strength", help="name of the study in the storage")
+    study.add_argument("--sampler-seed", type=int, help="makes a study with one process reproducible")
     study.add_argument("--output", type=Path, default=Path("tuning"), help="folder to write to")
     sub.set_defaults(command=_tune)
 

@@ -1,4 +1,4 @@
-"""The main job, small: PPO, ARPO and BARPO side by side on one task, attacked, with a report and pictures."""
+"""A small comparison: PPO, ARPO and BARPO trained on one task, attacked, with a report and pictures."""
 
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ def demo(
     :param steps: Steps of training for each agent.
     :param epsilon: Strength of the strongest attacks. The adversary in training rises to nine tenths of it.
     :param seed: Seed of everything.
-    :param output: Folder to write to. Agents that it holds already are taken from there.
+    :param output: Folder to write to. Agents that are already there are reused.
     :param n_jobs: Number of processes.
     :param n_eval_episodes: Episodes for each attack and each of its two strengths, half of ε and ε.
     :param progress_bar: Whether to show the progress.
@@ -44,7 +44,7 @@ def demo(
     :raises OSError: if the folder cannot be written.
     """
     if not epsilon > 0:
-        raise ValueError(f"The demo needs an adversary of some strength, but epsilon is {epsilon}. Try {EPSILON}.")
+        raise ValueError(f"epsilon must be above 0 in the demo, but it is {epsilon}. Try {EPSILON}.")
     output = Path(output)
     # Longest first, so that two processes end together.
     adversary = {"epsilon": f"ramp_{SHARE * epsilon:g}_{END}_{BEGIN}"}

@@ -1,8 +1,7 @@
 """
 Experiments: agents of several algorithms and seeds, trained and attacked in parallel processes.
 
-Each agent has a folder of its own. What is finished there is found again and not done twice, so a killed experiment
-goes on where it was.
+Each agent has its own folder. Finished work in it is reused, so that rerunning a killed experiment resumes it.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -27,6 +26,7 @@ from sb3_barpo.agents.load import load_agent
 from sb3_barpo.algorithms import find
 from sb3_barpo.evaluation import RobustnessReport, evaluate_robustness
 from sb3_barpo.evaluation.robustness import check_settings
+from sb3_barpo.expressions import read_kwargs
 from sb3_barpo.resume import read_record, write_record
 from sb3_barpo.seeds import REPORT
 
@@ -49,8 +49,8 @@ class Agent:
     :param steps: Number of environment steps.
     :param n_envs: Number of environments that step together.
     :param kwargs: Arguments of the algorithm, such as JSON can hold. Two of RL Zoo's ways to write are understood:
-        ``lin_0.001`` is a learning rate or a clip range that falls to 0, and ``policy_kwargs`` may be the text of a
-        Python expression, such as ``dict(activation_fn=nn.ReLU)``.
+        ``lin_0.001`` is a learning rate or a clip range that falls to 0, and ``policy_kwargs`` may be a Python
+        expression, such as ``dict(activation_fn=nn.ReLU)``, see :mod:`sb3_barpo.expressions`.
     :param normalize: Whether ``VecNormalize`` normalises observations and rewards.
     :raises ValueError: for an unknown algorithm, or without steps.
     """
@@ -107,7 +107,7 @@ def run(
     agents: Sequence[Agent], evaluation: Evaluation, root: Path, n_jobs: int = 1, progress_bar: bool = False
 ) -> RobustnessReport:
     """
-    Train and attack agents, as far as that is not done yet.
+    Train and attack agents. Finished work in the experiment's folder is reused.
 
     :param agents: The agents; their names must differ.
     :param evaluation: How they are attacked.
@@ -115,11 +115,11 @@ def run(
     :param n_jobs: Number of processes.
     :param progress_bar: Whether to show a bar for each agent.
     :return: The report on all agents.
-    :raises ValueError: if two agents share a name, or a setting does not fit.
+    :raises ValueError: if two agents share a name, or a setting is invalid.
     """
     names = [agent.name for agent in agents]
     if len(set(names)) < len(names):
-        raise ValueError(f"Each agent needs a name of its own, but they are called {', '.join(names)}.")
+        raise ValueError(f"Each agent needs its own name, but the names are {', '.join(names)}.")
     with _bars(agents, progress_bar) as tell:
         jobs = (delayed(_train_and_attack)(agent, evaluation, root, tell(i)) for i, agent in enumerate(agents))
         return RobustnessReport.merge(Parallel(n_jobs)(jobs))
@@ -132,8 +132,8 @@ def make_model(agent: Agent) -> OnPolicyAlgorithm:
     """
     env = make_vec_env(agent.env, agent.n_envs, seed=agent.seed)
     kwargs = agent.kwargs | {key: _linear(agent.kwargs[key]) for key in _SCHEDULES & agent.kwargs.keys()}
-    if isinstance(written := kwargs.get("policy_kwargs"), str):
-        kwargs["policy_kwargs"] = eval(written, {"nn": th.nn})  # as the Zoo does
+    if kwargs.get("policy_kwargs"):
+        kwargs["policy_kwargs"] = read_kwargs(kwargs["policy_kwargs"])
     row = find(agent.algo)
     kind: Callable[..., OnPolicyAlgorithm] = row.load_class()
     policy = row.policy(env.observation_space)

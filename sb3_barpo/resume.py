@@ -1,4 +1,4 @@
-"""Records of finished work: written at once, so that a record that exists is whole."""
+"""Records of finished work. They are replaced atomically, so a record that exists is complete."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from typing import Any
 def replacing(path: Path) -> Iterator[Path]:
     """
     :param path: File to write.
-    :return: Where to write it: a name of this process's own, which becomes the file's when all went well.
+    :return: A temporary path to write to, which replaces the file if no error is raised.
     """
     partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     yield partial

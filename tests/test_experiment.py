@@ -98,7 +98,7 @@ def test_processes_change_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[s
 
 
 def test_names_must_differ(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="a name of its own"):
+    with pytest.raises(ValueError, match="its own name"):
         run([agent(), agent(seed=1)], EVALUATION, tmp_path)
 
 
@@ -134,8 +134,8 @@ def test_the_demo_writes_what_it_says(tmp_path: Path, capsys: pytest.CaptureFixt
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
-        (["--epsilon", "0"], "adversary of some strength"),
-        (["--epsilon", "nan"], "adversary of some strength"),
+        (["--epsilon", "0"], "epsilon must be above 0 in the demo"),
+        (["--epsilon", "nan"], "epsilon must be above 0 in the demo"),
         (["--steps", "0"], "at least 1 step"),
         (["--episodes", "0"], "n_eval_episodes must be at least 1"),
         (["--env", "Nowhere-v0", "--jobs", "1"], "Nowhere"),

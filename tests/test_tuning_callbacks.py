@@ -93,6 +93,16 @@ def test_more_is_never_worse_for_a_blend(weight: float, natural: float, loss: fl
     assert Blend(weight).score(natural, natural - loss + more)[0] >= before - 1e-9
 
 
+@pytest.mark.parametrize(
+    ("directions", "criterion"),
+    [(None, Blend()), (["minimize"], Floor(0.0)), (["maximize", "minimize"], Pareto()), (["minimize"] * 2, Pareto())],
+)
+def test_a_study_that_minimises_is_refused(directions: list[str] | None, criterion: Criterion) -> None:
+    trial = optuna.create_study(directions=directions).ask()
+    with pytest.raises(ValueError, match=r"must maximise .*, but its direction is .*minimize.*direction='maximize'"):
+        RobustTrialCallback(make_vec_env(ENV), trial, criterion=criterion)
+
+
 @pytest.mark.parametrize("criterion", [Blend(0.3), Floor(-5.0), Pareto()])
 def test_criteria_come_back(criterion: Criterion) -> None:
     assert as_criterion(criterion.to_spec()) == criterion
@@ -100,7 +110,7 @@ def test_criteria_come_back(criterion: Criterion) -> None:
 
 
 def test_a_criterion_that_is_none() -> None:
-    with pytest.raises(ValueError, match=r"weight lies between 0 and 1, but it is 1\.5"):
+    with pytest.raises(ValueError, match=r"weight of the worst case must be between 0 and 1, but it is 1\.5"):
         Blend(1.5)
     with pytest.raises(ValueError, match="floor of the natural return must be finite, but it is nan"):
         Floor(float("nan"))

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import yaml
 from cheap_tuning import AGENT, EVALUATION, SPACE, Failing, cheap
+from torch import nn
 
 from sb3_barpo import BARPO, tuning
 from sb3_barpo.adversary import KL, SGLD, WarmStart
@@ -28,6 +29,7 @@ from sb3_barpo.tuning.workers import run_trials
 
 NONE = Confirmation(top=0)
 QUICK = Confirmation(1, 2, attacks=["random"], n_eval_episodes=2)
+RELU = {"policy_kwargs": {"activation_fn": "nn.ReLU", "net_arch": [8]}}
 STRENGTH = {
     "epsilon": {"kind": "ramp", "value": 0.1235, "end": 0.5, "begin": 0.1, "power": 1.0},
     "kappa": {"kind": "constant", "value": 2.0},
@@ -174,7 +176,7 @@ def test_the_zoo_takes_the_entry(tmp_path: Path) -> None:
     from sb3_barpo import zoo
 
     entry = tmp_path / "best.yml"
-    agent = replace(AGENT, env="Pendulum-v1", kwargs={**AGENT.kwargs, "learning_rate": "lin_0.001"})
+    agent = replace(AGENT, env="Pendulum-v1", kwargs={**AGENT.kwargs, "learning_rate": "lin_0.001", **RELU})
     entry.write_text(zoo_entry(agent, plain(STRENGTH, "barpo")))
     zoo.prepare("train", ["--algo", "barpo", "--env", "Pendulum-v1", "-conf", str(entry)])  # which builds the model
     settings = yaml.safe_load(entry.read_text())["Pendulum-v1"]
@@ -182,18 +184,20 @@ def test_the_zoo_takes_the_entry(tmp_path: Path) -> None:
     assert settings["normalize"] is True
     names = ("normalize", "n_envs", "n_timesteps", "policy")
     kwargs = {key: value for key, value in settings.items() if key not in names}
+    assert kwargs["policy_kwargs"] == "dict(activation_fn=nn.ReLU, net_arch=[8])"
     assert make_model(replace(agent, kwargs=kwargs))._adversary.solver.first.n_steps == 5  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("normalize", [True, False])
 def test_the_script_trains_the_agent(normalize: bool, tmp_path: Path) -> None:
-    agent = replace(AGENT, normalize=normalize, kwargs={**AGENT.kwargs, "clip_range": "lin_0.2"})
+    agent = replace(AGENT, normalize=normalize, kwargs={**AGENT.kwargs, "clip_range": "lin_0.2", **RELU})
     (tmp_path / "best.py").write_text(script(agent, plain(STRENGTH, "barpo")))
     done = subprocess.run(
         [sys.executable, "best.py"], cwd=tmp_path, env={"PYTHONPATH": ":".join(sys.path)}, capture_output=True
     )
     assert done.returncode == 0, done.stderr
     model = BARPO.load(tmp_path / "agent")
+    assert model.policy_kwargs == {"activation_fn": nn.ReLU, "net_arch": [8]}
     assert model.num_timesteps == 64
     assert model.epsilon == "ramp_0.1235_0.5_0.1_1.0"
     assert (tmp_path / "vecnormalize.pkl").exists() == normalize
@@ -294,7 +298,7 @@ def test_the_command_from_end_to_end(tmp_path: Path, capfd: pytest.CaptureFixtur
         (["--algo", "ppo"], "Only barpo, arpo, barpo_lstm, arpo_lstm have epsilon and kappa"),
         (["--criterion", "floor"], "The criterion floor needs --natural-floor"),
         (["--criterion", "mean"], "there are blend"),
-        (["--weight", "2"], "weight lies between 0 and 1"),
+        (["--weight", "2"], "weight of the worst case must be between 0 and 1"),
         (["--epsilon", "0"], "two finite numbers above 0"),
         (["--epsilon-range", "0.2", "0.1"], "the lower first"),
         (["--epsilon-kinds", "zigzag"], "epsilon_kinds is"),
@@ -307,7 +311,8 @@ def test_the_command_from_end_to_end(tmp_path: Path, capfd: pytest.CaptureFixtur
         (["--trials", "0"], "There is no study 'strength': there is no journal"),
         (["--jobs", "0"], "1 process"),
         (["--steps", "0"], "at least 1 step"),
-        (["-params", "n_stepps:3"], "n_stepps"),
+        (["-params", "n_stepps:3"], "Unknown setting 'n_stepps', with the value 3. Did you mean 'n_steps'?"),
+        (["-params", "epsilon:3"], "epsilon cannot be set in a study, which searches for the strength"),
         (["-params", "n_steps"], "is not of the form name:value"),
         (["--env", "Nowhere-v0"], "Nowhere"),
         (["--storage", "grpc://host"], "grpc://host:port"),
@@ -327,7 +332,7 @@ def test_the_command_says_in_one_line_what_is_wrong(
 
 def test_the_command_tells_why_trials_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tuning, "Tuning", lambda *args: Failing(AGENT, SPACE, EVALUATION))
-    with pytest.raises(SystemExit, match="sb3-barpo: 3 trials have failed, the last one so: ArithmeticError: no luck"):
+    with pytest.raises(SystemExit, match="sb3-barpo: 3 trials have failed, the last one with ArithmeticError: no luck"):
         command(tmp_path)
 
 
@@ -341,7 +346,7 @@ def test_the_command_can_be_interrupted(
     with pytest.raises(SystemExit) as stop:
         command(tmp_path)
     assert stop.value.code == 130
-    assert "the same command goes on where it was" in capsys.readouterr().err
+    assert "rerun the same command to resume" in capsys.readouterr().err
 
 
 def test_all_of_the_space_can_be_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from glob import glob
 from pathlib import Path
@@ -25,6 +25,22 @@ from sb3_barpo.tuning.study import finished, load_study, open_study
 from sb3_barpo.tuning.workers import run_trials
 
 SLOW = replace(AGENT, n_envs=30)  # a third of a second a trial
+
+
+@contextmanager
+def time_limit(seconds: int) -> Iterator[None]:
+    """Instead of a test that never ends."""
+
+    def stop(*args: Any) -> None:
+        raise TimeoutError(f"it took more than {seconds} seconds")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def free_port() -> int:
@@ -191,3 +207,38 @@ def test_a_proxy_needs_grpcio(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "grpc", None)
     with pytest.raises(ImportError, match="needs grpcio: pip install grpcio protobuf"):
         open_storage("grpc://host:13000")
+
+
+HOLD_AND_DIE = """
+import os, signal, sys
+from sb3_barpo.tuning.storage import open_storage
+open_storage(sys.argv[1])._backend._lock.acquire()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.filterwarnings("ignore:The value of `grace_period`")
+@pytest.mark.parametrize("absolute", [True, False])
+def test_the_lock_of_a_killed_worker_is_broken(absolute: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(storage, "LOCK_GRACE", 1)
+    journal = Path("tuning", "study.log").absolute() if absolute else Path("tuning", "study.log")
+    done = subprocess.run([sys.executable, "-c", HOLD_AND_DIE, str(journal)], timeout=60)
+    assert done.returncode == -signal.SIGKILL
+    assert Path("tuning", "study.log.lock").is_symlink()
+    with time_limit(20):
+        assert open_study(cheap(), journal, "it").study_name == "it"
+    assert not Path("tuning", "study.log.lock").is_symlink()
+
+
+def test_a_lock_that_version_0_1_0_left_behind_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    lock = Path("tuning", "study.log.lock")
+    lock.parent.mkdir()
+    lock.symlink_to("tuning/study.log")  # relative: it leads nowhere
+    open_storage("tuning/other.log")
+    assert lock.is_symlink()  # not this journal's
+    os.utime(lock, (0, 0), follow_symlinks=False)
+    with time_limit(20):
+        open_study(cheap(), "tuning/study.log", "it")
+    assert not lock.is_symlink()

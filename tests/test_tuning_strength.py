@@ -192,8 +192,11 @@ def test_a_space_that_is_none(changes: dict[str, Any], match: str) -> None:
 @pytest.mark.parametrize(
     ("strength", "match"),
     [
-        ({"epsilon": "constant_0.1", "kappa": 1}, r"epsilon is 'constant_0\.1', but the space holds these kinds: ramp"),
-        ({"epsilon": lambda progress: 0.1, "kappa": 1}, "the space holds these kinds"),
+        (
+            {"epsilon": "constant_0.1", "kappa": 1},
+            r"is 'constant_0\.1', but the space has only these kinds: ramp",
+        ),
+        ({"epsilon": lambda progress: 0.1, "kappa": 1}, "the space has only these kinds"),
         ({"epsilon": "ramp_0.5", "kappa": 1}, r"epsilon's value is 0\.5 in 'ramp_0\.5'.*from 0\.025 to 0\.2"),
         ({"epsilon": "ramp_0.1_0.9", "kappa": 1}, r"epsilon's end is 0\.9"),
         ({"epsilon": "ramp_0.1_0.7_0.6", "kappa": 1}, r"epsilon's delay is 0\.857143"),

@@ -214,7 +214,7 @@ def test_a_study_does_not_wait_for_ever_for_another_machine(tmp_path: Path) -> N
 
 
 def test_workers_whose_trials_fail_stop_the_study(tmp_path: Path) -> None:
-    with pytest.raises(TuningError, match="trials have failed, the last one so: ArithmeticError: no luck"):
+    with pytest.raises(TuningError, match="trials have failed, the last one with ArithmeticError: no luck"):
         run_trials(cheap(Failing), tmp_path / "log", "it", 8, n_jobs=2)
 
 
@@ -228,7 +228,7 @@ def test_a_worker_that_cannot_work_stops_the_study(tmp_path: Path) -> None:
 @pytest.mark.slow
 @needs_signals
 def test_workers_that_are_always_killed_stop_the_study(tmp_path: Path) -> None:
-    with pytest.raises(TuningError, match=r"workers were killed, while 0 trials have finished.*take fewer processes"):
+    with pytest.raises(TuningError, match=r"workers were killed, while 0 trials have finished.*use fewer processes"):
         run_trials(cheap(Hopeless), tmp_path / "log", "it", 3, n_jobs=2)
 
 

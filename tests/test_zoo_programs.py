@@ -22,7 +22,7 @@ from sb3_barpo.agents.load import load_agent
 from sb3_barpo.cli import main
 from sb3_barpo.evaluation import RobustnessReport
 from sb3_barpo.hyperparams import read
-from sb3_barpo.zoo import programs
+from sb3_barpo.zoo import hub
 
 # Deprecations among the libraries that the Zoo brings together are no business of ours.
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -181,8 +181,8 @@ def test_model_card() -> None:
     ours = 'pip install "sb3-barpo[zoo]"\npython -m sb3_barpo enjoy --algo {0} -f logs\n'
     ours += "python -m sb3_barpo load_from_hub --algo {0} -f logs"
     for algo in ("arpo", "barpo"):
-        assert programs.model_card(card.format(algo)) == ours.format(algo)
-    assert programs.model_card(card.format("ppo")) == card.format("ppo")
+        assert hub.model_card(card.format(algo)) == ours.format(algo)
+    assert hub.model_card(card.format("ppo")) == card.format("ppo")
 
 
 class FakeHub:

@@ -26,8 +26,8 @@ def as_adversary(value: AdversaryLike, default: Adversary) -> Adversary:
     :param default: What is meant by ``None``, and by what a spec leaves out. Another solver than the default's begins
         with its own settings.
     :return: The adversary.
-    :raises ValueError: for an objective or solver that is not known, or arguments that do not fit.
-    :raises TypeError: if it is nothing of the kind.
+    :raises ValueError: for an unknown objective or solver, or invalid arguments.
+    :raises TypeError: for any other type.
     """
     if value is None:
         return default

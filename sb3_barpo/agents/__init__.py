@@ -1,4 +1,4 @@
-"""Agents in files, with the environments that they know."""
+"""Saved agents, loaded with their environments."""
 
 from sb3_barpo.agents.load import LoadedAgent, load_agent
 from sb3_barpo.algorithms import ALGORITHMS, algorithm

@@ -1,4 +1,4 @@
-"""Agents found in files, with the environments that they know."""
+"""Loads saved agents with their environments."""
 
 import json
 import re
@@ -21,7 +21,7 @@ class LoadedAgent(NamedTuple):
     """
     An agent, ready to be evaluated.
 
-    :param name: The file's name, or its folder's where the file's says nothing.
+    :param name: The name of the file, or that of its folder if the file's is a common one such as ``agent.zip``.
     :param model: The agent, on the CPU.
     :param venv: Its environments, normalised by the agent's statistics, which are frozen.
     """
@@ -39,24 +39,24 @@ def load_agent(
     vec_normalize: str | Path | None = None,
 ) -> LoadedAgent:
     """
-    Load an agent that SB3, RL Zoo or this package has stored. Environments that RL Zoo has wrapped, given arguments or
-    stacked are built again as its records say. Models, statistics and these records can run any code: load only files
-    that you trust.
+    Load an agent that SB3, the RL Zoo or this package has saved. The environments of the Zoo's agents are rebuilt with
+    the wrappers, arguments and frame stacks in its records. Models, statistics and these records are pickles or YAML
+    with Python objects, which can run any code: load only files that you trust.
 
     :param path: A ``.zip`` file, its path without the ending, or a folder with ``agent.zip``, ``best_model.zip``,
-        ``model.zip`` or ``<env_id>.zip``; the first of them.
+        ``model.zip`` or ``<env_id>.zip``, looked for in this order.
     :param env_id: Id of the environment that the agent was trained on.
     :param n_envs: Number of environments that step together.
     :param algo: A name from :data:`sb3_barpo.algorithms.ALGORITHMS`, such as ``"ppo"`` or ``"barpo_lstm"``. By default
         it is inferred from the file. Files of ARPO and BARPO that were saved before they named their algorithm cannot
         be told apart, and act alike: both are loaded as BARPO.
-    :param vec_normalize: File with the statistics of ``VecNormalize``, ``"none"`` for none. By default those that lie
-        beside the agent under a usual name, or in RL Zoo's place, if any.
+    :param vec_normalize: File with the statistics of ``VecNormalize``, or ``"none"``. By default they are looked for
+        beside the agent, under the usual names, and where the RL Zoo saves them.
     :return: The agent with its environments.
-    :raises OSError: if there is no agent, or no statistics where they are said to be.
-    :raises ValueError: for an unknown algorithm, or one that is not installed, no environments, a file that holds no
-        agent, or none that fits the algorithm, the environment or the statistics, or an environment of RL Zoo that
-        cannot be built again.
+    :raises OSError: if there is no agent, or if ``vec_normalize`` names a file that does not exist.
+    :raises ValueError: for an unknown algorithm, one that is not installed, ``n_envs`` below 1, a file that holds no
+        agent, an agent that does not match the algorithm, the environment or the statistics, or an environment of the
+        RL Zoo that cannot be rebuilt.
     """
     given = None if algo is None else find(algo)
     if n_envs < 1:
@@ -131,7 +131,7 @@ def _chosen(file: Path, given: Algorithm | None) -> type[OnPolicyAlgorithm]:
         )
     if recognized is not None and chosen.memory != recognized.memory:
         raise ValueError(
-            f"{str(file)!r} holds an agent of {recognized.name}, by the look of its networks, but algo is "
+            f"{str(file)!r} holds an agent of {recognized.name}, judging by its networks, but algo is "
             f"{chosen.name!r}. Name its own algorithm, or none."
         )
     return chosen.load_class()

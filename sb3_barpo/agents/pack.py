@@ -13,7 +13,7 @@ def pack(model: OnPolicyAlgorithm, venv: VecEnv) -> bytes:
     """
     :param model: An agent.
     :param venv: Its environments.
-    :return: Both, for :func:`unpack`.
+    :return: Both as bytes, for :func:`unpack`.
     :raises TypeError: if the environments cannot be pickled.
     """
     weights = io.BytesIO()
@@ -36,7 +36,7 @@ def pack(model: OnPolicyAlgorithm, venv: VecEnv) -> bytes:
 
 def unpack(content: bytes) -> tuple[OnPolicyAlgorithm, VecEnv]:
     """
-    :param content: What :func:`pack` gave.
+    :param content: What :func:`pack` returned.
     :return: The agent and its environments, independent of the originals.
     """
     algorithm, device, weights, layers, venv = cloudpickle.loads(content)

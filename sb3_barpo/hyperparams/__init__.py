@@ -18,7 +18,7 @@ from sb3_barpo.algorithms import OURS
 def read(algo: str) -> dict[str, dict[str, Any]]:
     """
     :param algo: One of this package's algorithms, such as ``"barpo"``.
-    :return: The entries by environment, a new dict each time: the Zoo takes from it what it has read.
+    :return: The entries by environment, a new dict each time, because the Zoo removes what it has read.
     """
     import yaml  # one of the Zoo's requirements, none of ours
 
@@ -33,7 +33,7 @@ class _Settings(ModuleType):
 
     @property
     def hyperparams(self) -> dict[str, dict[str, Any]]:
-        """The entries, read anew each time."""
+        """The entries, read from the file each time."""
         return read(self.__name__.rpartition(".")[2])
 
 

@@ -1,9 +1,10 @@
-"""What a trial reports to its study while it trains."""
+"""A callback for trials: evaluates under attack during training, reports to the study, prunes."""
 
 from typing import Any
 
 import gymnasium as gym
 import optuna
+from optuna.study import StudyDirection
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_barpo.evaluation import RobustEvalCallback
@@ -14,17 +15,18 @@ class RobustTrialCallback(RobustEvalCallback):
     """
     Evaluates under attack during training, reports to an Optuna trial, and stops a trial that is pruned.
 
-    The trial keeps what was measured last, in attributes of the user: ``natural``, ``worst_case``, ``worst_attack``,
-    ``returns`` (by attack) and ``timesteps``. An agent in training has met no more than its schedule's present
-    strength: let the pruner wait until the latest ramp has ended (``MedianPruner(n_warmup_steps=...)``), or evaluate
-    from then on (``warmup``).
+    The last results are stored as user attributes of the trial: ``natural``, ``worst_case``, ``worst_attack``,
+    ``returns`` (by attack) and ``timesteps``. During a ramp, agents are trained against less than the final strength:
+    start pruning after the latest ramp has ended (``MedianPruner(n_warmup_steps=...)``), or evaluate only from then on
+    (``warmup``).
 
     :param eval_env: As for :class:`sb3_barpo.evaluation.RobustEvalCallback`.
     :param trial: The trial.
-    :param criterion: What the study looks for; its number of objectives must be the study's.
-    :param warmup: Environment steps before which nothing is evaluated; neither is anything at the end of training.
+    :param criterion: What the study maximises, :class:`Blend` by default. The study needs as many directions as it has
+        values.
+    :param warmup: Nothing is evaluated before this number of environment steps.
     :param kwargs: Further arguments of ``RobustEvalCallback``, such as ``attacks``, ``epsilon``, ``eval_freq``.
-    :raises ValueError: if the study has another number of objectives.
+    :raises ValueError: if the study has another number of objectives, or minimises one.
 
     Example::
 
@@ -54,6 +56,13 @@ class RobustTrialCallback(RobustEvalCallback):
                 f"The study has {len(trial.study.directions)} objectives, but the criterion {self.criterion.kind} "
                 f"gives {len(self.criterion.values)}: {', '.join(self.criterion.values)}. Create the study with as "
                 "many directions, all 'maximize'."
+            )
+        if set(trial.study.directions) != {StudyDirection.MAXIMIZE}:
+            directions = ", ".join(direction.name.lower() for direction in trial.study.directions)
+            raise ValueError(
+                f"The study must maximise {' and '.join(self.criterion.values)}, but its direction is {directions}, so "
+                "it would look for the worst settings. Create it with create_study(direction='maximize'), or with "
+                "directions=['maximize', 'maximize'] for Pareto: Optuna's default is to minimise."
             )
 
     def _on_step(self) -> bool:

@@ -1,4 +1,4 @@
-"""Confirmation: a study's best strengths and the paper's, trained anew on fresh seeds, under stronger attacks."""
+"""Confirmation: the best strengths of a study and the paper's, retrained on fresh seeds, under stronger attacks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class Confirmation:
 
     :param top: How many of the study's best trials are confirmed, besides the paper's setting; 0 confirms nothing.
     :param n_seeds: On how many seeds of training each.
-    :param first_seed: The first of them; trials take those from the agent's own on.
+    :param first_seed: The first of them. Trials are trained with the seed of ``Tuning.agent`` plus their number.
     :param attacks: Names of the attacks.
     :param budget: How hard to search for those that are learned.
     :param n_eval_episodes: Episodes for each attack.
@@ -125,7 +125,7 @@ def confirm(
     progress_bar: bool = False,
 ) -> RobustnessReport:
     """
-    Train and attack the candidates, as far as that is not done yet.
+    Train and attack the candidates. Finished work is reused.
 
     :param study: The study.
     :param tuning: What its trials did.
@@ -147,7 +147,7 @@ def confirm(
 
 def by_candidate(report: RobustnessReport, tuning: Tuning) -> pd.DataFrame:
     """
-    :param report: What :func:`confirm` gave.
+    :param report: What :func:`confirm` returned.
     :param tuning: What the study's trials did.
     :return: One row a candidate, the best first: means over the seeds of ``natural``, of the return under each attack
         and of ``worst_case``, the lowest worst case of a seed, ``preference``.

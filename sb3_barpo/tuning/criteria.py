@@ -1,4 +1,4 @@
-"""What a study looks for: one number, or two."""
+"""What a study maximises: one number, or two."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -39,10 +39,10 @@ class Criterion:
 class Blend(Criterion):
     """
     ``(1 - weight) · natural + weight · worst case``. A worst case above the natural return counts as the natural one:
-    an attack that helps is no merit.
+    an attack that raises the return does not count as robustness.
 
     :param weight: The worst case's share, from 0 to 1.
-    :raises ValueError: if it is none.
+    :raises ValueError: for a weight out of range.
     """
 
     weight: float = 0.5
@@ -51,7 +51,7 @@ class Blend(Criterion):
 
     def __post_init__(self) -> None:
         if not 0 <= self.weight <= 1:
-            raise ValueError(f"The worst case's weight lies between 0 and 1, but it is {self.weight!r}.")
+            raise ValueError(f"The weight of the worst case must be between 0 and 1, but it is {self.weight!r}.")
 
     def score(self, natural: float, worst_case: float) -> tuple[float, ...]:
         return ((1 - self.weight) * natural + self.weight * min(worst_case, natural),)
@@ -60,8 +60,8 @@ class Blend(Criterion):
 @dataclass(frozen=True)
 class Floor(Criterion):
     """
-    The worst case, of trials whose natural return reaches a floor. The study knows which do by
-    ``trial.set_constraint``. Compared with others, it is the worst case less what the natural return lacks.
+    The worst case, of trials whose natural return reaches a floor; the others are marked as infeasible by
+    ``trial.set_constraint``. To compare trials, what is missing to the floor is subtracted from the worst case.
 
     :param natural: The floor, in units of the environment's return.
     :raises ValueError: if it is not finite.
@@ -109,7 +109,7 @@ def as_criterion(value: Criterion | Mapping[str, Any]) -> Criterion:
     """
     :param value: A criterion or its spec.
     :return: The criterion.
-    :raises ValueError: for an unknown kind or one that lacks its parameter.
+    :raises ValueError: for an unknown kind, or if its parameter is missing.
     """
     if isinstance(value, Criterion):
         return value

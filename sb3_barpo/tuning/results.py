@@ -1,6 +1,7 @@
-"""What comes out of a study: tables, pictures, and the best strength as an entry of RL Zoo and as a script."""
+"""The results of a study: tables, pictures, and the best strength as an entry of the RL Zoo and as a script."""
 
 import json
+import re
 import warnings
 from contextlib import suppress
 from pathlib import Path
@@ -18,8 +19,9 @@ from sb3_barpo.algorithms import algorithm, find
 from sb3_barpo.evaluation.plots import COLOURS, canvas
 from sb3_barpo.evaluation.tables import number
 from sb3_barpo.experiment import Agent
+from sb3_barpo.expressions import write_kwargs
 from sb3_barpo.schedules import as_schedule
-from sb3_barpo.tuning.study import Tuning, finished
+from sb3_barpo.tuning.study import Tuning, finished, state_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -57,6 +59,8 @@ def zoo_entry(agent: Agent, strength: dict[str, Any]) -> str:
         **agent.kwargs,
         **strength,
     }
+    if settings.get("policy_kwargs"):
+        settings["policy_kwargs"] = write_kwargs(settings["policy_kwargs"])
     return str(yaml.safe_dump({agent.env: settings}, sort_keys=False))
 
 
@@ -81,7 +85,8 @@ def script(agent: Agent, strength: dict[str, Any]) -> str:
         "from stable_baselines3.common.env_util import make_vec_env\n"
         + ("from stable_baselines3.common.utils import LinearSchedule\n" if schedules else "")
         + ("from stable_baselines3.common.vec_env import VecNormalize\n" if agent.normalize else "")
-        + ("from torch import nn\n" if "nn." in arguments else "")
+        + ("import torch as th\n" if re.search(r"\bth\.", arguments) else "")
+        + ("from torch import nn\n" if re.search(r"(?<!\.)\bnn\.", arguments) else "")
         + f"\nfrom sb3_barpo import {kind}\n\n"
         + f"env = {f'VecNormalize({env})' if agent.normalize else env}\n"
         + f'model = {kind}(\n    "{_policy(agent)}",\n    env,\n{arguments})\n'
@@ -97,8 +102,8 @@ def _is_linear(value: Any) -> bool:
 def _written(name: str, value: Any) -> str:
     if _is_linear(value):
         return f"LinearSchedule({value.removeprefix('lin_')}, 0.0, 1.0)"
-    if name == "policy_kwargs" and isinstance(value, str):
-        return value  # an expression already
+    if name == "policy_kwargs" and value:
+        return write_kwargs(value)
     return json.dumps(value) if isinstance(value, str) else repr(value)
 
 
@@ -217,12 +222,14 @@ def write_study(study: optuna.Study, tuning: Tuning, candidates: dict[str, dict[
     """
     output.mkdir(parents=True, exist_ok=True)
     trials = study.trials_dataframe(multi_index=False)
-    # The workers' names hold those of machines, which are nobody's business where results are shared.
+    if len(trials):
+        trials["state"] = [state_name(trial).upper() for trial in study.get_trials(deepcopy=False)]
+    # The workers' names contain those of machines, which do not belong in shared results.
     trials.drop(columns="user_attrs_worker", errors="ignore").to_csv(output / "trials.csv", index=False)
     pictures = {"returns": plot_returns(study, tuning), "schedules": plot_schedules(candidates)}
     if study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
         pictures["history"] = plot_history(study, tuning)
-    with suppress(ValueError, RuntimeError, UserWarning):  # of too few trials, or all alike, Optuna can say nothing
+    with suppress(ValueError, RuntimeError, UserWarning):  # too few trials, or all alike
         pictures["importance"] = plot_importance(study, tuning)
     for name, picture in pictures.items():
         picture.savefig(output / f"{name}.png")

@@ -2,6 +2,7 @@
 
 import os
 import re
+import time
 import warnings
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial
 
-#: Seconds between two signs of life of a trial, and after which one that gives none is taken for dead and tried again.
+#: Seconds between two heartbeats of a trial, and after which a trial without one counts as killed and is tried again.
 HEARTBEAT, GRACE = 30, 120
 #: Seconds after which the lock of a journal is broken: who held it was killed. It is held for milliseconds.
 LOCK_GRACE = 10
@@ -39,7 +40,11 @@ def open_storage(storage: str | Path) -> BaseStorage:
 
 
 def _journal(path: Path) -> BaseStorage:
+    # Optuna's lock is a link to the journal. A relative one leads nowhere from the folder in which it lies, and then
+    # Optuna never finds out how old it is: a lock that a killed worker left behind would be waited for in vain.
+    path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_dangling(path.with_name(f"{path.name}.lock"))
     try:
         _check_beginning(path)
         # Links need special rights on Windows; elsewhere they work on a network's disk, too.
@@ -49,6 +54,15 @@ def _journal(path: Path) -> BaseStorage:
         raise ValueError(
             f"{str(path)!r} is no journal of Optuna: {error}. Name another file, or a new one, which will be made."
         ) from error
+
+
+def _remove_dangling(lock: Path) -> None:
+    """Remove the lock that a killed worker of version 0.1.0 left behind."""
+    try:
+        if not lock.exists() and time.time() - lock.lstat().st_mtime > LOCK_GRACE:
+            lock.unlink()
+    except FileNotFoundError:
+        pass  # there is none, or it has just been released
 
 
 def _check_beginning(path: Path) -> None:

@@ -28,7 +28,7 @@ class StrengthSpace:
     :param latest: Latest end of a ramp, as a fraction of training. From there on trials can be compared.
     :param solvers: ``sgld``, ``pgd`` or both.
     :param n_steps: Range of the solver's number of steps.
-    :raises ValueError: for a range that is none, or a kind or solver that is not known.
+    :raises ValueError: for an invalid range, or an unknown kind or solver.
     """
 
     epsilon: Range
@@ -46,7 +46,7 @@ class StrengthSpace:
             if not (0 < low <= high < float("inf") or without):
                 raise ValueError(
                     f"A range is two finite numbers above 0, the lower first, but {name} is {(low, high)}. For a value "
-                    "that is not searched give it twice."
+                    "that is not searched, give it twice."
                 )
         if not 0.2 <= self.latest <= 1:
             raise ValueError(f"latest is a fraction of training from 0.2 to 1, but it is {self.latest!r}. Try 0.75.")
@@ -75,7 +75,7 @@ class _Parameter(NamedTuple):
 
 
 class _Kind(NamedTuple):
-    """How a schedule is made of independent parameters, and how it gives them back."""
+    """How a schedule is made of independent parameters, and how these are read from it."""
 
     parameters: dict[str, _Parameter]
     make: Callable[..., Schedule]
@@ -115,9 +115,9 @@ _KINDS = {
 
 def suggest_strength(trial: BaseTrial, space: StrengthSpace) -> dict[str, Any]:
     """
-    What a trial tries: arguments for :class:`sb3_barpo.ARPO` and :class:`sb3_barpo.BARPO`, such as JSON can hold. A
-    stored trial gives the same ones again: ``suggest_strength(study.best_trial, space)``. Values are rounded to four
-    digits.
+    The strength that a trial tries: arguments for :class:`sb3_barpo.ARPO` and :class:`sb3_barpo.BARPO`, as data that
+    JSON can hold. A stored trial returns the same ones again: ``suggest_strength(study.best_trial, space)``. Values are
+    rounded to four digits.
 
     :param trial: Optuna's trial, running, stored or ``FixedTrial``.
     :param space: What is searched.
@@ -173,10 +173,9 @@ def _round(value: float) -> float:
 
 def strength_params(strength: Mapping[str, Any], space: StrengthSpace) -> dict[str, Any]:
     """
-    The inverse of :func:`suggest_strength`, up to its rounding, to try a setting of one's own by
-    ``study.enqueue_trial``.
+    The inverse of :func:`suggest_strength`, up to rounding: makes parameters for ``study.enqueue_trial``.
 
-    :param strength: ``epsilon``, ``kappa`` and ``adversary`` as the algorithms take them; ``adversary`` may lack.
+    :param strength: ``epsilon``, ``kappa`` and ``adversary`` as the algorithms take them; ``adversary`` may be missing.
     :param space: What is searched.
     :return: The trial's parameters; those that the space does not search are left out.
     :raises ValueError: for a schedule that the space does not hold.
@@ -189,7 +188,7 @@ def strength_params(strength: Mapping[str, Any], space: StrengthSpace) -> dict[s
         schedule = as_schedule(strength[name])
         kind = schedule.kind if isinstance(schedule, Schedule) else "none of ours"
         if kind not in kinds:
-            raise ValueError(f"{name} is {strength[name]!r}, but the space holds these kinds: {', '.join(kinds)}.")
+            raise ValueError(f"{name} is {strength[name]!r}, but the space has only these kinds: {', '.join(kinds)}.")
         if len(kinds) > 1:
             params[f"{name}.kind"] = kind
         for (key, parameter), value in zip(_KINDS[kind].parameters.items(), _KINDS[kind].values(schedule), strict=True):

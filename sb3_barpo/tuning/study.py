@@ -1,4 +1,4 @@
-"""Studies of the adversary's strength: what a trial does, and the study that holds the trials."""
+"""Studies of the adversary's strength: the settings of trials, and the study that stores them."""
 
 import json
 from dataclasses import asdict, dataclass, field, replace
@@ -9,7 +9,7 @@ from typing import Any
 import optuna
 from optuna.exceptions import DuplicatedStudyError
 from optuna.study import StudyDirection
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
@@ -23,8 +23,10 @@ from sb3_barpo.tuning.criteria import Blend, Criterion, as_criterion
 from sb3_barpo.tuning.storage import open_storage
 from sb3_barpo.tuning.strength import StrengthSpace, strength_params, suggest_strength
 
-_SETTINGS = "settings"
-#: Seconds in which who has made a study should have said what its trials do.
+_SETTINGS, ERROR = "settings", "error"
+#: A setting that is not given.
+_UNSET = "not set"
+#: Seconds to wait for the settings of a study that another process has just created.
 _PATIENCE = 10.0
 #: What is searched is ε and κ.
 _TUNABLE = [name for name, row in OURS.items() if "kappa" in row.settings]
@@ -47,7 +49,7 @@ class Tuning:
     :param space: The strengths that are tried.
     :param evaluation: How trials are compared: attacks that need no learning, at one ε.
     :param criterion: What the study looks for.
-    :param n_reports: How often a trial is compared with others before its end, from the latest end of a ramp on.
+    :param n_reports: How often a trial reports to the pruner, evenly between the latest end of a ramp and its own end.
     :raises ValueError: for an algorithm without ε and κ, an attack that is learned, several ε, or no reports.
     """
 
@@ -67,7 +69,7 @@ class Tuning:
             )
         if learned := learned_names(self.evaluation.attacks):
             raise ValueError(
-                f"{', '.join(learned)} would have to be learned anew for each trial. Name attacks that need no "
+                f"{', '.join(learned)} would have to be learned for each trial. Name attacks that need no "
                 "learning: random, critic, mad. The winners are confirmed under all six."
             )
         if self.n_reports < 1:
@@ -179,7 +181,7 @@ def load_study(storage: str | Path, name: str) -> optuna.Study:
     :param storage: See :func:`sb3_barpo.tuning.storage.open_storage`.
     :param name: The study's name.
     :return: The study, which must exist.
-    :raises ValueError: if it does not, or is none of this package.
+    :raises ValueError: if it does not exist, or was not created by this package.
     """
     if "://" not in str(storage) and not Path(storage).exists():
         raise ValueError(f"There is no study {name!r}: there is no journal {str(storage)!r}. Tune one first.")
@@ -197,11 +199,11 @@ def stored_tuning(study: optuna.Study) -> Tuning:
     """
     :param study: A study.
     :return: What its trials do.
-    :raises ValueError: if the study is none of this package.
+    :raises ValueError: if the study was not created by this package.
     """
     if _SETTINGS not in study.user_attrs:
         raise ValueError(
-            f"The study {study.study_name!r} does not say what its trials do, so it was not made by sb3_barpo. Name "
+            f"The study {study.study_name!r} was not created by sb3_barpo: it does not store what its trials do. Name "
             "another study."
         )
     return Tuning.from_spec(study.user_attrs[_SETTINGS])
@@ -217,15 +219,33 @@ def _check_settings(study: optuna.Study, tuning: Tuning) -> None:
     while _SETTINGS not in study.user_attrs and monotonic() < patience:
         sleep(0.2)
     stored, asked = stored_tuning(study).to_spec(), tuning.to_spec()
-    differing = [key for key in asked if asked[key] != stored[key]]
-    if differing:
+    if differing := differences(stored, asked):
         raise ValueError(
-            f"The study {study.study_name!r} was made with other settings: "
-            + "; ".join(f"{key} was {stored[key]}, not {asked[key]}" for key in differing)
-            + ". Trials of both cannot be compared: choose another name, or the same settings."
+            f"The study {study.study_name!r} was created with other settings: {'; '.join(differing)}. Trials of both "
+            "cannot be compared: choose another name, or the same settings."
         )
 
 
-def finished(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
-    """:return: The trials that have come to an end of their own, pruned or not."""
+def differences(stored: Any, asked: Any, path: str = "") -> list[str]:
+    """
+    :param stored: Settings, such as JSON can hold.
+    :param asked: Others.
+    :param path: Where they belong.
+    :return: One sentence for each setting that differs: ``agent.steps was 100, now it is 200``.
+    """
+    if isinstance(stored, dict) and isinstance(asked, dict):
+        keys = list(dict.fromkeys([*stored, *asked]))
+        parts = ((stored.get(key, _UNSET), asked.get(key, _UNSET), f"{path}.{key}".lstrip(".")) for key in keys)
+        return [line for part in parts for line in differences(*part)]
+    return [] if stored == asked else [f"{path} was {stored}, now it is {asked}"]
+
+
+def state_name(trial: FrozenTrial) -> str:
+    """:return: The trial's state as users know it: Optuna's, but a failed trial without an error was interrupted."""
+    interrupted = trial.state == TrialState.FAIL and ERROR not in trial.user_attrs
+    return "interrupted" if interrupted else trial.state.name.lower()
+
+
+def finished(study: optuna.Study) -> list[FrozenTrial]:
+    """:return: The trials that are complete or pruned."""
     return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))

@@ -1,4 +1,4 @@
-"""Whole studies: trials, confirmation of the best, and what comes out."""
+"""Whole studies: trials, confirmation of the best, results."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,8 +14,9 @@ from sb3_barpo.schedules import as_schedule
 from sb3_barpo.tuning.confirm import PAPER, Confirmation, by_candidate, candidate, confirm, ranked, strengths
 from sb3_barpo.tuning.results import confirmed_markdown, plain, script, write_study, zoo_entry
 from sb3_barpo.tuning.strength import suggest_strength
-from sb3_barpo.tuning.study import Tuning, check_algorithm, load_study, stored_tuning
+from sb3_barpo.tuning.study import Tuning, check_algorithm, load_study, state_name, stored_tuning
 from sb3_barpo.tuning.workers import run_trials
+from sb3_barpo.zoo.settings import check_settings
 
 
 @dataclass(frozen=True)
@@ -50,14 +51,14 @@ def tune_strength(
 ) -> TuningResult:
     """
     Search for the schedule of the adversary's strength that suits a task, and confirm the best on fresh seeds, under
-    stronger attacks. A killed search goes on where it was, and so does one that is asked for more trials.
+    stronger attacks. Finished work is reused: call it again to resume a killed search, or to add trials.
 
     Writes ``trials.csv``, ``confirmed.csv`` (the report's rows), ``best.yml`` (an entry for RL Zoo), ``best.py``,
     pictures, ``report.md``, and the confirmed agents under ``agents``.
 
     :param tuning: What trials do.
     :param output: Folder to write to.
-    :param n_trials: Number of finished trials that the study shall have; with 0 it is only reported on, and must exist.
+    :param n_trials: Number of finished trials of the study; with 0 an existing study is only reported on.
     :param n_jobs: Number of processes. In a script with several, call this below ``if __name__ == "__main__":``.
     :param storage: Where the study lives, see :func:`sb3_barpo.tuning.storage.open_storage`; by default a journal in
         the output folder.
@@ -66,9 +67,9 @@ def tune_strength(
     :param seed: Seed of the sampler.
     :param progress_bar: Whether to show the progress.
     :return: What was found.
-    :raises ValueError: for settings that do not fit each other or the study, or a study that does not exist.
+    :raises ValueError: for invalid settings, settings that differ from the study's, or a study that does not exist.
     :raises ConnectionError: if the storage cannot be reached.
-    :raises sb3_barpo.tuning.TuningError: if trials keep failing, or workers being killed.
+    :raises sb3_barpo.tuning.TuningError: if trials keep failing, or workers keep being killed.
     """
     if n_trials < 0 or n_jobs < 1:
         raise ValueError(f"A study has at least 0 trials and 1 process, but n_trials is {n_trials}, n_jobs {n_jobs}.")
@@ -101,16 +102,23 @@ def tune_strength(
 
 def task(algo: str, env: str, **changes: Any) -> tuple[Agent, float]:
     """
-    What this package's settings say of a task.
+    The settings of this package for a task.
 
     :param algo: ``"arpo"`` or ``"barpo"``, or their recurrent forms ``"arpo_lstm"``, ``"barpo_lstm"``.
     :param env: Id of the environment; one without an entry takes the default one.
     :param changes: Arguments of :class:`sb3_barpo.experiment.Agent` that replace the entry's; ``kwargs`` are added to
         the entry's.
-    :return: The agent without a strength, and the strength of the entry at the end of training.
+    :return: The agent without a strength, and the entry's strength at the end of training.
     :raises ValueError: for an unknown algorithm.
     """
     check_algorithm(algo)
+    own = dict(changes.get("kwargs") or {})
+    if searched := [name for name in ("epsilon", "kappa", "adversary") if name in own]:
+        raise ValueError(
+            f"{', '.join(searched)} cannot be set in a study, which searches for the strength. Set the strength to be "
+            "robust against, or the ranges of the search."
+        )
+    check_settings(algo, own)
     entries = read(algo)
     entry = dict(entries.get(env, entries["default"]))
     epsilon = as_schedule(entry.pop("epsilon"))(0.0)
@@ -134,7 +142,7 @@ def _check(tuning: Tuning) -> None:
 
 
 def _markdown(result: TuningResult, tuning: Tuning, confirmation: Confirmation, pictures: list[str]) -> str:
-    states = pd.Series([trial.state.name.lower() for trial in result.study.get_trials(deepcopy=False)]).value_counts()
+    states = pd.Series([state_name(trial) for trial in result.study.get_trials(deepcopy=False)]).value_counts()
     trials = ", ".join(f"{count} {state}" for state, count in states.items())
     criterion = ", ".join(f"{key} {value}" for key, value in tuning.criterion.to_spec().items())
     if result.confirmed is None:

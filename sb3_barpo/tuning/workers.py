@@ -1,12 +1,14 @@
 """
 Workers: processes that run a study's trials, one each.
 
-A worker may be killed at any time. Its trial is then marked as failed, and its parameters are tried again; what had
-finished stays. joblib, which serves elsewhere, gives up when one of its processes is killed, so these are plain ones.
+A worker may be killed at any time. Its trial is then marked as failed, and its parameters are tried again; finished
+trials are kept. These are plain processes, because joblib, used elsewhere, stops when one of its processes is killed.
 """
 
+import logging
 import math
 import os
+import re
 import signal
 import socket
 import sys
@@ -31,10 +33,10 @@ from optuna.trial import FrozenTrial, TrialState
 from tqdm import tqdm
 
 from sb3_barpo.tuning.storage import retry
-from sb3_barpo.tuning.study import Tuning, finished, open_study
+from sb3_barpo.tuning.study import ERROR, Tuning, finished, open_study
 
-_WORKER, _ERROR = "worker", "error"
-#: A running trial that has not said for so long who runs it was killed before it could.
+_WORKER = "worker"
+#: A running trial without a recorded worker counts as killed after this time.
 _SILENCE = timedelta(seconds=60)
 #: Seconds between two looks at what other workers do.
 _LOOK = 2.0
@@ -55,7 +57,7 @@ def run_trials(
 ) -> optuna.Study:
     """
     Run trials until the study has as many finished ones as asked for, counting those that it has already and those
-    that run elsewhere. The end of these is waited for, where it would be known that they were killed.
+    that run elsewhere. Those are waited for if it would be noticed that they were killed.
 
     :param tuning: What trials do.
     :param storage: Where the study lives, see :func:`sb3_barpo.tuning.storage.open_storage`.
@@ -66,7 +68,7 @@ def run_trials(
         between two trials.
     :param progress_bar: Whether to show the progress, instead of Optuna's line for each trial.
     :return: The study.
-    :raises TuningError: if trials keep failing, or workers being killed.
+    :raises TuningError: if trials keep failing, or workers keep being killed.
     """
     with _quiet(progress_bar), tqdm(total=n_trials, unit="trial", desc=name, disable=not progress_bar) as bar:
         study = open_study(tuning, storage, name)
@@ -80,7 +82,7 @@ def run_trials(
 
 def run_one(tuning: Tuning, study: optuna.Study, seed: int | None, offset: int) -> None:
     """
-    Run one trial. One that fails says in its attributes why; one that is interrupted will be tried again.
+    Run one trial. If it fails, the error is stored in its attributes; if it is interrupted, it will be tried again.
 
     :param tuning: What it does.
     :param study: The study.
@@ -101,18 +103,19 @@ def run_one(tuning: Tuning, study: optuna.Study, seed: int | None, offset: int) 
         except optuna.TrialPruned:
             raise
         except Exception as error:
-            trial.set_user_attr(_ERROR, f"{type(error).__name__}: {error}")
+            trial.set_user_attr(ERROR, f"{type(error).__name__}: {error}")
             raise
         return values
 
     study.sampler = optuna.samplers.TPESampler(seed=None if seed is None else seed + offset)
     try:
-        study.optimize(objective, n_trials=1, catch=(Exception,))
+        with _interruptions_named():
+            study.optimize(objective, n_trials=1, catch=(Exception,))
     except KeyboardInterrupt:
         retry(study, study.get_trials(deepcopy=False)[number])
         raise
     except (ValueError, UpdateFinishedTrialError):
-        # Others take a machine that slept for long for dead: they have marked the trial as failed, and try it again.
+        # After a machine has slept for long, others count it as dead: the trial is marked as failed and tried again.
         if study.get_trials(deepcopy=False)[number].state != TrialState.FAIL:
             raise
 
@@ -157,7 +160,7 @@ def _supervise(share: "_Share", n_jobs: int, arguments: Callable[[int], tuple[An
             worker.terminate()
         for worker in workers:
             worker.join(10)
-            worker.kill()  # if it is deaf
+            worker.kill()  # if it ignores the signal
             worker.join()
         release_dead(share.study)
 
@@ -175,8 +178,8 @@ def _check_end(worker: BaseProcess) -> None:
     worker.join()
     if worker.exitcode is not None and worker.exitcode > 0:
         raise TuningError(
-            "A worker has failed; its error is above. In a script of your own, everything that it runs must stand "
-            "below `if __name__ == '__main__':`, because workers import the script."
+            "A worker has failed; its error is above. In your own script, call this below "
+            "`if __name__ == '__main__':`, because workers import the script."
         )
 
 
@@ -195,7 +198,7 @@ class _Share:
         """
         :param own: Process ids of this command's workers.
         :return: How many trials they should run, those at work included, and whether to wait for those of others.
-        :raises TuningError: if trials keep failing, or workers being killed.
+        :raises TuningError: if trials keep failing, or workers keep being killed.
         """
         release_dead(self.study)
         self._check()
@@ -219,14 +222,14 @@ class _Share:
         ended = [t for t in self.study.get_trials(deepcopy=False) if t.number not in self._before]
         done = [trial for trial in ended if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)]
         lost = [trial for trial in ended if trial.state == TrialState.FAIL]
-        failed = [trial for trial in lost if _ERROR in trial.user_attrs]
+        failed = [trial for trial in lost if ERROR in trial.user_attrs]
         killed = len(lost) - len(failed)
         if len(failed) >= 3 and len(failed) > len(done):
-            raise TuningError(f"{len(failed)} trials have failed, the last one so: {failed[-1].user_attrs[_ERROR]}")
+            raise TuningError(f"{len(failed)} trials have failed, the last one with {failed[-1].user_attrs[ERROR]}")
         if killed > 20 + len(done):
             raise TuningError(
-                f"{killed} workers were killed, while {len(done)} trials have finished. Most likely the memory is "
-                "short: take fewer processes."
+                f"{killed} workers were killed, while {len(done)} trials have finished. They have probably run "
+                "out of memory: use fewer processes."
             )
 
     def _tell(self) -> None:
@@ -290,6 +293,30 @@ def _machine() -> str:
     node = uuid.getnode()
     is_random = bool(node >> 40 & 1)  # it would be another one in each process
     return socket.gethostname() if is_random else f"{socket.gethostname()}-{node:x}"
+
+
+@contextmanager
+def _interruptions_named() -> Iterator[None]:
+    """Optuna logs that an interrupted trial has failed, with a traceback."""
+    interrupted: set[str] = set()
+
+    def rename(record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        failed = re.match(r"(Trial \d+) failed with ", message)
+        if failed is None:
+            return True
+        if message.endswith("error: KeyboardInterrupt()."):
+            interrupted.add(failed[1])
+            record.msg, record.exc_info = f"{failed[1]} was interrupted; its parameters will be tried again.", None
+            return True
+        return failed[1] not in interrupted  # a second line says that it has no value
+
+    logger = logging.getLogger("optuna.study._optimize")
+    logger.addFilter(rename)
+    try:
+        yield
+    finally:
+        logger.removeFilter(rename)
 
 
 @contextmanager
