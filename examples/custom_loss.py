@@ -17,7 +17,7 @@ from sb3_barpo.training.presets import RobustPPO
 class WorseOfTwo(OuterLoss):
     """In each row the lower of the surrogates at ``s`` and at ``s'``, by a share; the one at ``s`` for the rest."""
 
-    share: float = 0.5  # a number or a schedule; the algorithm takes it by this name
+    share: float = 0.5  # or a schedule; the algorithm takes it by this name
 
     def __call__(self, rows, samples):
         clean, perturbed = clipped_surrogate(rows.log_prob, samples)
@@ -36,5 +36,4 @@ args = parser.parse_args()
 check_loss(WorseOfTwo())  # a finite scalar with a gradient, settings that survive JSON, ...
 env = make_vec_env("InvertedPendulum-v5", n_envs=8, seed=0)
 Careful("MlpPolicy", env, n_steps=128, seed=0, epsilon=0.05, share="ramp_1").learn(args.timesteps).save("careful")
-model = Careful.load("careful", env=env)
-print(evaluate_robustness(model, env, epsilon=0.05, n_eval_episodes=args.episodes).to_markdown())
+print(evaluate_robustness(Careful.load("careful", env=env), env, epsilon=0.05, n_eval_episodes=args.episodes))

@@ -35,4 +35,4 @@ model = BARPO("MlpPolicy", env, n_steps=128, seed=0, epsilon=0.05, adversary=Adv
 model.learn(args.timesteps).save("opposite")
 model = BARPO.load("opposite", env=env)  # its adversary comes with it
 attack = OppositeAttack(model, 0.05, Adversary(Opposite(), PGD()), seed=0)
-print(evaluate_robustness(model, env, ["random", attack], 0.05, args.episodes).to_markdown())
+print(evaluate_robustness(model, env, ["random", attack], epsilon=0.05, n_eval_episodes=args.episodes))
