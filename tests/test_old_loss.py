@@ -3,28 +3,18 @@
 from typing import Any
 
 import pytest
-import torch as th
-from helpers import same, weights
+from helpers import General, same, weights
 from old_loss import before
 from sights import agent, agent_with_memory
 from stable_baselines3 import PPO
-from stable_baselines3.common.policies import ActorCriticPolicy
 
 from sb3_barpo import ARPO, BARPO, RecurrentARPO, RecurrentBARPO
 from sb3_barpo.policies.mlp import is_mlp
 
-
-class OwnPolicy(ActorCriticPolicy):
-    """SB3's own in all but name, and so that no network of it is recognised."""
-
-    def predict_values(self, obs: Any) -> th.Tensor:
-        return super().predict_values(obs)
-
-
 #: Observations, actions, and what else differs.
 SCENES: dict[str, tuple[str, str, dict[str, Any]]] = {
-    "mlp": ("vector", "box", {"policy": OwnPolicy}),
-    "discrete": ("vector", "discrete", {"policy": OwnPolicy}),
+    "mlp": ("vector", "box", {"policy": General}),
+    "discrete": ("vector", "discrete", {"policy": General}),
     "cnn": ("image", "box", {"adversary": {"n_steps": 2}}),
     "dict": ("vectors", "multi_discrete", {"adversary": {"later_steps": 0}}),
 }
