@@ -3,7 +3,9 @@ Every Python block of the README and of the documentation runs: those of a page 
 folder of their own. Only figures that say how long something takes are made small.
 """
 
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import gymnasium as gym
@@ -21,6 +23,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 #: What a page's reader has at hand.
 AT_HAND = """
 import gymnasium as gym
+from stable_baselines3 import PPO
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecNormalize
 from sb3_barpo import BARPO
@@ -83,13 +86,17 @@ def test_python_blocks(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     served: list[Any] = []
     monkeypatch.setattr(optuna.storages, "run_grpc_proxy_server", lambda storage, **_: served.append(storage))
     monkeypatch.chdir(tmp_path)
-    names: dict[str, Any] = {"__name__": page.stem, "PPO": PPO}
+    module = ModuleType(f"page_{page.stem}")  # importable, so that its classes can be pickled
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    names: dict[str, Any] = vars(module)
     exec(AT_HAND, names)
     before = dict(BEFORE.get(page.name, {}))
     for line, code in blocks(page):
         for text in [text for text in before if text in code]:
             exec(before.pop(text), names)
         exec(compile("\n" * (line - 1) + smaller(code), str(page), "exec"), names)
+    for test in [value for name, value in names.items() if name.startswith("test_")]:
+        test()
     assert not before, "What is told before a block no longer fits one."
     assert bool(served) == ("run_grpc_proxy_server" in page.read_text(encoding="utf-8"))
 

@@ -20,8 +20,8 @@ EXAMPLES: dict[str, tuple[list[str], list[str]]] = {
         ["barpo.zip", "barpo-vecnormalize.pkl"],
     ),
     "attack_an_agent.py": (
-        # The same episode through all three faces: the number repeats itself.
-        [r"clean +[\d.]+\nrandom +[\d.]+\ncritic +[\d.]+\nmad +[\d.]+\n", r"three faces: ([\d.]+) \1 \1\n"],
+        # The same episode through all three wrappers: the number repeats itself.
+        [r"clean +[\d.]+\nrandom +[\d.]+\ncritic +[\d.]+\nmad +[\d.]+\n", r"three wrappers: ([\d.]+) \1 \1\n"],
         ["vecnormalize.pkl"],
     ),
     "compare_ppo_arpo_barpo.py": (
