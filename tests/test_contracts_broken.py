@@ -57,6 +57,11 @@ class Silent(KL):
     stationary_at_clean = False
 
 
+class Boasting(Value):
+    def gain(self, log_prob: th.Tensor, kl: th.Tensor, samples: Any) -> th.Tensor:
+        return kl
+
+
 class WithLambda(Value):
     def __init__(self) -> None:
         self.own = lambda: 0
@@ -77,6 +82,7 @@ OBJECTIVES: list[tuple[Objective, str]] = [
     (disturbing(lambda policy: policy.value_net.bias.data.add_(1)), "its state_dict changed"),
     (disturbing(fill_gradients), "its gradients changed"),
     (WrongSlope(), "automatic differentiation gives another one"),
+    (Boasting(), "its gain must be the goal at the perturbed"),
     (Silent(), "Set stationary_at_clean = True"),
     (WithLambda(), "must survive pickling"),
 ]
@@ -258,6 +264,15 @@ def test_losses(how: int) -> None:
         check_loss(Losing(how=how))
 
 
+def test_a_child_s_own_loss_has_its_own_slopes() -> None:
+    """Its parent's would train it to another loss wherever updates are by hand."""
+    assert WorstCase.slopes is not OuterLoss.slopes
+    assert Losing.slopes is OuterLoss.slopes
+    assert Flat.slopes is not OuterLoss.slopes
+    assert WrongSlope.gain is Objective.gain
+    assert Silent.gain is KL.gain
+
+
 def test_rows_may_share_something_where_the_loss_says_so() -> None:
     check_loss(Losing(how=5), rows_independent=False)
     check_loss(Losing())
@@ -280,6 +295,26 @@ class Unwritable(WorstCase):
 
 
 @dataclass(frozen=True)
+class Flat(WorstCase):
+    def slopes(self, rows: Any, samples: Any) -> Any:
+        right = super().slopes(rows, samples)
+        return right._replace(log_prob=0.5 * right.log_prob)
+
+
+@dataclass(frozen=True)
+class Other(WorstCase):
+    def slopes(self, rows: Any, samples: Any) -> Any:
+        right = super().slopes(rows, samples)
+        return right._replace(loss=2 * right.loss)
+
+
+@dataclass(frozen=True)
+class Blind(WorstCase):
+    def slopes(self, rows: Any, samples: Any) -> Any:
+        return super().slopes(rows, samples)._replace(clean=False)
+
+
+@dataclass(frozen=True)
 class Timeless(WorstCase):
     def at(self, progress_remaining: float) -> Any:
         return self
@@ -290,10 +325,13 @@ class Timeless(WorstCase):
     [
         (Undecorated(), "must be a frozen dataclass"),
         (Unwritten(), "must make the same loss of what spec"),
+        (Flat(), r"slopes\(\) must return the gradient of the loss"),
+        (Other(), r"slopes\(\) must return the same loss"),
+        (Blind(), r"slopes\(\) must return the gradient of the loss"),
         (Unwritable(), "its constructor must take what spec"),
         (Timeless("ramp_1"), "numbers in the places of its schedules"),
     ],
 )
-def test_losses_whose_settings_are_lost(loss: OuterLoss, match: str) -> None:
+def test_losses_whose_methods_are_wrong(loss: OuterLoss, match: str) -> None:
     with pytest.raises(ContractError, match=match):
         check_loss(loss)

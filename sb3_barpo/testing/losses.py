@@ -6,6 +6,7 @@ import torch as th
 
 from sb3_barpo.adversary import Samples
 from sb3_barpo.losses import OuterLoss, Rows
+from sb3_barpo.losses.base import named
 from sb3_barpo.testing.contract import ContractError, alike, demand, pickled, untouched
 from sb3_barpo.testing.scene import example_observations, example_policy, example_rollout, example_samples
 
@@ -15,7 +16,8 @@ _TIMES = (1.0, 0.5, 0.0)
 def check_loss(loss: OuterLoss, rows_independent: bool = True) -> None:
     """
     The contract of an outer loss. It is a frozen dataclass whose settings can be written as JSON and read again; it
-    returns a finite scalar with a gradient, and logs scalars without one; it is the same each time; rows that do not
+    returns a finite scalar with a gradient, and logs scalars without one; it is the same each time; a gradient that it
+    states itself is that of the loss; rows that do not
     count do not change it; a row's share depends on that row alone, unless the loss says otherwise; it draws from no
     global generator, leaves the policy and its arguments as they were, and survives pickling.
 
@@ -36,6 +38,7 @@ def check_loss(loss: OuterLoss, rows_independent: bool = True) -> None:
         value, slope = _evaluated(now, log_prob, samples)
     demand(alike(_evaluated(now, log_prob, samples)[0], value), loss, "it must return the same value each time.")
 
+    _check_slopes(now, log_prob, samples)
     masked = samples._replace(mask=th.arange(len(samples.actions)) < 6)
     filled = log_prob.clone()
     filled[:, 6:] += 0.3
@@ -84,6 +87,26 @@ def _check_settings(loss: OuterLoss) -> None:
         all(again.at(time) == loss.at(time) for time in _TIMES),
         loss,
         f"its constructor must make the same loss of what spec() returns, but that makes {again!r}.",
+    )
+
+
+def _check_slopes(loss: OuterLoss, log_prob: th.Tensor, samples: Samples) -> None:
+    """The gradient that a loss writes out, against automatic differentiation."""
+    apart = (log_prob[0] - log_prob[1]).square() / 2
+    stated = loss.slopes(Rows(log_prob, apart.clone), samples)
+    leaves = [log_prob.clone().requires_grad_(), apart.clone().requires_grad_()]
+    terms = loss(Rows(leaves[0], lambda: leaves[1]), samples)
+    found = th.autograd.grad(terms.loss, leaves, allow_unused=True, materialize_grads=True)
+    demand(
+        alike(stated.loss, terms.loss.detach()) and alike(stated.logs, named(terms.logs)),
+        loss,
+        "slopes() must return the same loss and the same logs as a call.",
+    )
+    to_kl = th.zeros_like(apart) if stated.kl is None else stated.kl
+    demand(
+        alike(stated.log_prob, found[0]) and alike(to_kl, found[1]) and (stated.clean or not found[0][0].any()),
+        loss,
+        "slopes() must return the gradient of the loss, but automatic differentiation gives another one.",
     )
 
 

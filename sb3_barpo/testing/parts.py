@@ -4,7 +4,7 @@ import numpy as np
 import torch as th
 from stable_baselines3.common.policies import ActorCriticPolicy
 
-from sb3_barpo.adversary import Ball, LinfBall, Objective, Samples, Solver
+from sb3_barpo.adversary import KL, Ball, LinfBall, Objective, Samples, Solver
 from sb3_barpo.adversary.goals import ClosedForm, Goal
 from sb3_barpo.testing.contract import (
     TOLERANCE,
@@ -29,8 +29,9 @@ def check_objective(
     """
     The contract of an objective. Its goal returns one finite value per row, which depends on that row alone and is the
     same each time; it has a gradient with respect to the perturbed observations, and none left in the policy; a
-    gradient that it states itself is that of the goal; it says so where the gradient vanishes at the clean observation;
-    it draws from no global generator, leaves the policy and its arguments as they were, and survives pickling.
+    gradient or a gain that it states itself is that of the goal; it says so where the gradient vanishes at the clean
+    observation; it draws from no global generator, leaves the policy and its arguments as they were, and survives
+    pickling.
 
     :param objective: The objective.
     :param policy: A policy that it works on; :func:`example_policy` by default.
@@ -72,6 +73,15 @@ def check_objective(
             bool((_slope(objective, goal, clean).abs() > TOLERANCE * slope.abs().max()).any()),
             objective,
             "its gradient is 0 at the clean observation, where some solvers start. Set stationary_at_clean = True.",
+        )
+    with th.no_grad():
+        rows = [policy.get_distribution(seen).log_prob(batch.actions) for seen in (clean, perturbed)]
+        kl = KL().prepare(policy, clean)(perturbed)
+        gain = objective.gain(th.stack(rows), kl, batch)
+        demand(
+            gain is None or alike(gain, goal(perturbed) - goal(clean)),
+            objective,
+            "its gain must be the goal at the perturbed minus the goal at the clean observations, or None.",
         )
     demand(
         alike(pickled(objective).prepare(policy, clean, batch)(perturbed), values),
