@@ -1,5 +1,5 @@
 """
-Attack an agent that was trained without this package, by each attack and through each of the three faces.
+Attack an agent that was trained without this package, by each attack and through each of the three wrappers.
 
 An attack changes what the policy sees and nothing else. Needs the extra ``mujoco``.
 """
@@ -49,16 +49,16 @@ for attack in (Random(model, args.epsilon), Critic(model, args.epsilon), MAD(mod
     attack.seed(0)
     print(f"{attack.name:<7} {mean_return(UnderAttack(model, attack), envs, args.episodes):8.2f}")
 
-# One attack through its three faces, for one episode. Face 1, as above: on the model's side.
+# One attack through its three wrappers, for one episode. As above, around the model:
 single = frozen(make_vec_env(ENV))
-face_1 = mean_return(UnderAttack(model, MAD(model, args.epsilon, seed=0)), single, episodes=1)
+around_model = mean_return(UnderAttack(model, MAD(model, args.epsilon, seed=0)), single, episodes=1)
 
-# Face 2, on SB3's environments: outside VecNormalize, whose statistics stay clean. Its `seed` seeds the attack too.
-face_2 = mean_return(model, VecAttackObservation(single, MAD(model, args.epsilon)), episodes=1)
+# Around SB3's environments: outside VecNormalize, whose statistics stay clean. Its `seed` seeds the attack too.
+around_venv = mean_return(model, VecAttackObservation(single, MAD(model, args.epsilon)), episodes=1)
 
-# Face 3, on one Gymnasium environment: given the statistics, it perturbs raw observations by normalised amounts.
+# Around one Gymnasium environment: given the statistics, it perturbs raw observations by normalised amounts.
 attacked = AttackObservation(Monitor(gym.make(ENV)), MAD(model, args.epsilon), vec_normalize=single)
-face_3 = mean_return(model, frozen(DummyVecEnv([lambda: attacked])), episodes=1)
+around_env = mean_return(model, frozen(DummyVecEnv([lambda: attacked])), episodes=1)
 
-# The same seeds give the same episode, whatever the face.
-print(f"MAD through its three faces: {face_1:.2f} {face_2:.2f} {face_3:.2f}")
+# The same seeds give the same episode, whatever the wrapper.
+print(f"MAD through its three wrappers: {around_model:.2f} {around_venv:.2f} {around_env:.2f}")

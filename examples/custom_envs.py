@@ -1,6 +1,6 @@
 """
-The RL Zoo's own programs, with ARPO and BARPO among their algorithms: they import a module of this name where they are
-started. In this folder:
+The RL Zoo's own programs, with ARPO and BARPO among their algorithms: they import a module of this name from the
+folder in which they are started. In this folder:
 
     python -m rl_zoo3.train --algo barpo --env Hopper-v5 -conf sb3_barpo.hyperparams.barpo
 

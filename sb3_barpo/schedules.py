@@ -28,25 +28,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from numbers import Real
-from typing import Any, ClassVar, TypeAlias, TypeGuard
+from typing import Any, ClassVar, TypeAlias
 
-
-def _require(rule: bool, what: str, value: object, remedy: str) -> None:
-    if not rule:
-        raise ValueError(f"{what} is {value!r}, but {remedy}.")
-
-
-def _is_number(value: object) -> TypeGuard[float]:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _strength(what: str, value: object) -> None:
-    _require(_is_number(value) and 0 <= value < math.inf, what, value, "a strength is a finite number, at least 0")
+from sb3_barpo.checks import is_number, require, require_strength
 
 
 def _times(what: str, *times: float) -> None:
-    rule = all(_is_number(t) and 0 <= t <= 1 for t in times) and all(a < b for a, b in pairwise(times))
-    _require(rule, what, times, "times are fractions of training from 0 to 1 and must rise")
+    rule = all(is_number(t) and 0 <= t <= 1 for t in times) and all(a < b for a, b in pairwise(times))
+    require(rule, what, times, "times are fractions of training from 0 to 1 and must rise")
 
 
 @dataclass(frozen=True)
@@ -98,7 +87,7 @@ class Constant(Schedule):
     kind = "constant"
 
     def __post_init__(self) -> None:
-        _strength("Constant's value", self.value)
+        require_strength("Constant's value", self.value)
 
     def at(self, time: float) -> float:
         return self.value
@@ -123,10 +112,10 @@ class Ramp(Schedule):
     kind = "ramp"
 
     def __post_init__(self) -> None:
-        _strength("Ramp's value", self.value)
+        require_strength("Ramp's value", self.value)
         _times("Ramp's begin and end", self.begin, self.end)
-        positive = _is_number(self.power) and 0 < self.power < math.inf
-        _require(positive, "Ramp's power", self.power, "it is a finite number above 0")
+        positive = is_number(self.power) and 0 < self.power < math.inf
+        require(positive, "Ramp's power", self.power, "it is a finite number above 0")
 
     def at(self, time: float) -> float:
         rise: float = min(max((time - self.begin) / (self.end - self.begin), 0.0), 1.0) ** self.power
@@ -147,8 +136,8 @@ class Linear(Schedule):
     kind = "linear"
 
     def __post_init__(self) -> None:
-        _strength(f"{type(self).__name__}'s initial", self.initial)
-        _strength(f"{type(self).__name__}'s final", self.final)
+        require_strength(f"{type(self).__name__}'s initial", self.initial)
+        require_strength(f"{type(self).__name__}'s final", self.final)
 
     def at(self, time: float) -> float:
         return (1 - time) * self.initial + time * self.final
@@ -186,9 +175,9 @@ class Smooth(Schedule):
     kind = "smooth"
 
     def __post_init__(self) -> None:
-        _strength("Smooth's value", self.value)
+        require_strength("Smooth's value", self.value)
         _times("Smooth's end", 0.0, self.end)
-        _require(_is_number(self.mid) and 0 < self.mid < 1, "Smooth's mid", self.mid, "it lies between 0 and 1")
+        require(is_number(self.mid) and 0 < self.mid < 1, "Smooth's mid", self.mid, "it lies between 0 and 1")
 
     def at(self, time: float) -> float:
         x = min(time / self.end, 1.0)
@@ -214,9 +203,9 @@ class Step(Schedule):
         object.__setattr__(self, "values", tuple(self.values))
         object.__setattr__(self, "times", tuple(self.times))
         for value in self.values:
-            _strength("One of Step's values", value)
+            require_strength("One of Step's values", value)
         _times("Step's times", *self.times)
-        _require(
+        require(
             len(self.values) == len(self.times) + 1, "Step's number of times", len(self.times), "each change needs one"
         )
 
@@ -247,10 +236,10 @@ class Cyclic(Schedule):
     kind = "cyclic"
 
     def __post_init__(self) -> None:
-        _strength("Cyclic's low", self.low)
-        _strength("Cyclic's high", self.high)
-        whole = _is_number(self.cycles) and 1 <= self.cycles < math.inf and self.cycles == int(self.cycles)
-        _require(whole, "Cyclic's cycles", self.cycles, "it must be a whole number, at least 1")
+        require_strength("Cyclic's low", self.low)
+        require_strength("Cyclic's high", self.high)
+        whole = is_number(self.cycles) and 1 <= self.cycles < math.inf and self.cycles == int(self.cycles)
+        require(whole, "Cyclic's cycles", self.cycles, "it must be a whole number, at least 1")
         object.__setattr__(self, "cycles", int(self.cycles))
 
     def at(self, time: float) -> float:
@@ -276,9 +265,9 @@ class Join(Schedule):
         object.__setattr__(self, "times", tuple(self.times))
         _times("Join's times", 0.0, *self.times, 1.0)
         parts = len(self.schedules)
-        _require(parts == len(self.times) + 1, "Join's number of times", len(self.times), "each change needs one")
+        require(parts == len(self.times) + 1, "Join's number of times", len(self.times), "each change needs one")
         plain = all(isinstance(part, Schedule) and not isinstance(part, Join) for part in self.schedules)
-        _require(plain, "One of Join's schedules", self.schedules, "it joins the other schedules of this module")
+        require(plain, "One of Join's schedules", self.schedules, "it joins the other schedules of this module")
 
     def at(self, time: float) -> float:
         edges = (0.0, *self.times, 1.0)
@@ -297,7 +286,6 @@ class Join(Schedule):
 KINDS: dict[str, type[Schedule]] = {
     cls.kind: cls for cls in (Constant, Ramp, Linear, Cosine, Smooth, Step, Cyclic, Join)
 }
-
 
 #: What is taken wherever a strength is asked for.
 ScheduleLike: TypeAlias = Schedule | float | str | Mapping[str, Any] | Callable[[float], float]

@@ -12,6 +12,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 
 from sb3_barpo.adversary import LinfBall, Samples
+from sb3_barpo.testing import example_observations, example_policy, example_samples
 
 th.set_num_threads(1)
 settings.register_profile(
@@ -19,7 +20,6 @@ settings.register_profile(
 )
 settings.load_profile("sb3_barpo")
 
-OBSERVATION_SPACE = spaces.Box(-1.0, 1.0, (4,))
 ACTION_SPACES: dict[str, spaces.Space] = {
     "box": spaces.Box(-1.0, 1.0, (2,)),
     "gsde": spaces.Box(-1.0, 1.0, (2,)),
@@ -41,38 +41,8 @@ class NoisyFeatures(BaseFeaturesExtractor):
 
 
 def build_policy(kind: str, **kwargs: object) -> ActorCriticPolicy:
-    """A policy that reacts to what it sees: SB3's own initialisation makes nearly the same of every observation."""
-    with th.random.fork_rng(devices=[]):
-        th.manual_seed(0)
-        policy = ActorCriticPolicy(
-            OBSERVATION_SPACE,
-            ACTION_SPACES[kind],
-            lambda _: 3e-4,
-            net_arch=[16],
-            use_sde=kind == "gsde",
-            ortho_init=False,
-            log_std_init=-0.5,
-            **kwargs,
-        )
-        with th.no_grad():
-            policy.action_net.weight.mul_(3.0)
-    policy.set_training_mode(False)
-    return policy
-
-
-def build_observations(rows: int, seed: int = 0) -> th.Tensor:
-    """Observations of the policies' space, off its edge."""
-    return 0.9 * (2 * th.rand((rows, 4), generator=th.Generator().manual_seed(seed)) - 1)
-
-
-def build_samples(policy: ActorCriticPolicy, observations: th.Tensor) -> Samples:
-    """The policy's own likeliest actions, advantages of both signs, a ratio a little off 1."""
-    with th.no_grad():
-        distribution = policy.get_distribution(observations)
-        actions = distribution.mode()
-        log_prob = distribution.log_prob(actions)
-    rows = len(observations)
-    return Samples(actions, log_prob + th.linspace(-0.1, 0.1, rows), th.linspace(-1.0, 1.0, rows), clip_range=0.2)
+    """The example policy with a kind of action space."""
+    return example_policy(ACTION_SPACES[kind], use_sde=kind == "gsde", **kwargs)
 
 
 @pytest.fixture(scope="session")
@@ -96,19 +66,19 @@ def noisy_policy() -> ActorCriticPolicy:
 @pytest.fixture(scope="session")
 def observations_of() -> Callable[..., th.Tensor]:
     """Draws a batch of clean observations, given the number of rows and a seed."""
-    return build_observations
+    return example_observations
 
 
 @pytest.fixture
 def observations() -> th.Tensor:
     """A batch of clean observations."""
-    return build_observations(8)
+    return example_observations()
 
 
 @pytest.fixture(scope="session")
 def samples_of() -> Callable[[ActorCriticPolicy, th.Tensor], Samples]:
     """Makes a minibatch of a policy and observations."""
-    return build_samples
+    return example_samples
 
 
 @pytest.fixture(scope="session")

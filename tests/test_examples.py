@@ -20,8 +20,8 @@ EXAMPLES: dict[str, tuple[list[str], list[str]]] = {
         ["barpo.zip", "barpo-vecnormalize.pkl"],
     ),
     "attack_an_agent.py": (
-        # The same episode through all three faces: the number repeats itself.
-        [r"clean +[\d.]+\nrandom +[\d.]+\ncritic +[\d.]+\nmad +[\d.]+\n", r"three faces: ([\d.]+) \1 \1\n"],
+        # The same episode through all three wrappers: the number repeats itself.
+        [r"clean +[\d.]+\nrandom +[\d.]+\ncritic +[\d.]+\nmad +[\d.]+\n", r"three wrappers: ([\d.]+) \1 \1\n"],
         ["vecnormalize.pkl"],
     ),
     "compare_ppo_arpo_barpo.py": (
@@ -33,6 +33,8 @@ EXAMPLES: dict[str, tuple[list[str], list[str]]] = {
         [r"largest move per sensor: 0\.000( 0\.(?!000)\d{3}){3}\n", r"\| +random \| +gradient \|", r"\| BARPO "],
         [],
     ),
+    "custom_objective.py": ([r"\| +random \| +opposite \|", r"\| BARPO "], ["opposite.zip"]),
+    "custom_loss.py": ([r"\| Careful "], ["careful.zip"]),
     "learned_attacks.py": (
         [
             r"\| +random \| +critic \| +mad \| +robust_sarsa \| +sarl \| +paad \|",
@@ -107,3 +109,8 @@ def _environment() -> dict[str, str]:
     """One thread, and the package under test first, whatever is installed."""
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUTF8": "1", "PYTHONPATH": path}
+
+
+@pytest.mark.parametrize("name", ["custom_objective.py", "custom_loss.py"])
+def test_parts_of_ones_own_are_short(name: str) -> None:
+    assert len((ROOT / "examples" / name).read_text(encoding="utf-8").splitlines()) < 40

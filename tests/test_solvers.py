@@ -140,23 +140,25 @@ def test_pgd_restarts_are_never_worse_than_the_given_start_which_serves_once():
     assert (several > one).any()
 
 
-# SGLD as the reference code of SA-PPO has it
+# SGLD's noise
 
 
-@pytest.mark.parametrize(("beta", "height"), [(1e-5, 1e-5), (1.0, 3e-3), (0.0, 1.0)])
-def test_sgld_is_the_reference_loop(beta, height):
-    def low_waves(perturbed):
-        return height * waves(perturbed)  # gradients as small as the noise, which would not show otherwise
-
-    clean, generator = batch(200), seeded()
-    step = EPSILON / 10
-    delta = step * th.randn(clean.shape, generator=generator).sign()
-    for i in range(10):
-        perturbed = (clean + delta).requires_grad_()
-        (gradient,) = th.autograd.grad(low_waves(perturbed).sum(), perturbed)
-        noise = math.sqrt(2 * step * beta) / (i + 2) * th.randn(clean.shape, generator=generator)
-        delta = (delta + step * (gradient + noise).sign()).clamp(-EPSILON, EPSILON)
-    assert th.equal(solve(SGLD(beta=beta), low_waves, clean), delta)
+@pytest.mark.parametrize("beta", [1e-5, 1.0])
+def test_sgld_s_noise_shrinks_with_the_steps_and_grows_with_the_temperature(beta):
+    """
+    Two steps on a slope of the size of the first one's noise, sqrt(2 h β) / 2 with h = ε / 2. The second one's is
+    sqrt(2 h β) / 3, so the steps go uphill with probabilities p = Φ(1) and q = Φ(1.5). From the start, h up or down,
+    three signs of size h are summed, and what leaves the ball is cut off: in units of ε 1, 1/2, -1/2 or -1.
+    """
+    p, q = 0.841345, 0.933193
+    both, one, none = p * q, p * (1 - q) + (1 - p) * q, (1 - p) * (1 - q)
+    expected = ((both + one / 2 - none / 2) + (both / 2 - one / 2 - none)) / 2
+    slope = math.sqrt(2 * EPSILON / 2 * beta) / 2
+    found = (
+        solve(SGLD(n_steps=2, beta=beta), lambda perturbed: slope * perturbed.sum(1), th.zeros(100_000, 1)) / EPSILON
+    )
+    assert found.mean().item() == pytest.approx(expected, abs=0.008)
+    th.testing.assert_close(found.unique(), th.tensor([-1.0, -0.5, 0.5, 1.0]))
 
 
 def test_sgld_noise_matters_where_the_objective_is_flat_and_its_temperature_elsewhere():
@@ -200,23 +202,6 @@ def test_the_seed_determines_the_result(solver):
     first, again, other = (solve(solver, waves, batch(), seed=seed) for seed in (0, 0, 1))
     assert th.equal(first, again)
     assert not th.equal(first, other)
-
-
-@each_solver
-def test_the_global_generator_is_not_touched(solver):
-    before = th.get_rng_state()
-    solve(solver, waves, batch())
-    assert th.equal(th.get_rng_state(), before)
-
-
-@each_solver
-def test_the_clean_observations_stay_as_they_are_and_get_no_gradient(solver):
-    clean = batch()
-    copy = clean.clone()
-    found = solve(solver, waves, clean)
-    assert th.equal(clean, copy)
-    assert not clean.requires_grad
-    assert not found.requires_grad
 
 
 def test_uniform_is_one_draw_from_the_ball_without_a_look_at_the_objective():

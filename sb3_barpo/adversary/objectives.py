@@ -10,6 +10,7 @@ import functools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import torch as th
 
@@ -37,6 +38,12 @@ class Objective(ABC):
 
     #: The gradient vanishes at the clean observation, so a solver that starts there would not move.
     stationary_at_clean: bool = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """What is known of an objective's gain is not known of a child's with a goal of its own."""
+        super().__init_subclass__(**kwargs)
+        if "prepare" in cls.__dict__ and "gain" not in cls.__dict__:
+            cls.gain = Objective.gain  # type: ignore[method-assign]
 
     @abstractmethod
     def prepare(self, policy: Policy, observations: th.Tensor, samples: Samples | None = None) -> Goal:

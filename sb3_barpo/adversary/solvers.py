@@ -9,13 +9,13 @@ no gradient. It draws from the generator that it is given, never from the global
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from numbers import Integral
 from typing import ClassVar
 
 import torch as th
 
 from sb3_barpo.adversary.balls import Ball
 from sb3_barpo.adversary.goals import ClosedForm, Goal
+from sb3_barpo.checks import require, require_count
 
 
 def _climb(
@@ -97,15 +97,6 @@ def _best(goal: Goal, observations: th.Tensor, found: list[th.Tensor]) -> th.Ten
     return th.stack(found)[winners, th.arange(len(observations), device=observations.device)]
 
 
-def _check(rule: bool, name: str, value: object, remedy: str) -> None:
-    if not rule:
-        raise ValueError(f"{name} is {value!r}, but {remedy}.")
-
-
-def _check_count(name: str, value: object, remedy: str) -> None:
-    _check(isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1, name, value, remedy)
-
-
 @dataclass(frozen=True)
 class Uniform(Solver):
     """One uniform draw from the ball: the Random attack."""
@@ -144,15 +135,15 @@ class PGD(Solver):
     restarts: int = 1
 
     def __post_init__(self) -> None:
-        _check_count("PGD's n_steps", self.n_steps, "a search takes a whole number of steps, at least 1")
-        _check(
+        require_count("PGD's n_steps", self.n_steps, "a search takes a whole number of steps, at least 1")
+        require(
             self.step_size is None or 0 < self.step_size < math.inf,
             "PGD's step_size",
             self.step_size,
             "it must be finite and above 0, or None for 2 / n_steps",
         )
-        _check(0 <= self.start_radius <= 1, "PGD's start_radius", self.start_radius, "it must lie between 0 and 1")
-        _check_count("PGD's restarts", self.restarts, "a search takes a whole number of starts, at least 1")
+        require(0 <= self.start_radius <= 1, "PGD's start_radius", self.start_radius, "it must lie between 0 and 1")
+        require_count("PGD's restarts", self.restarts, "a search takes a whole number of starts, at least 1")
 
     @property
     def starts_clean(self) -> bool:
@@ -203,8 +194,8 @@ class SGLD(Solver):
     beta: float = 1e-5
 
     def __post_init__(self) -> None:
-        _check_count("SGLD's n_steps", self.n_steps, "a search takes a whole number of steps, at least 1")
-        _check(0 <= self.beta < math.inf, "SGLD's beta", self.beta, "a temperature is finite and at least 0")
+        require_count("SGLD's n_steps", self.n_steps, "a search takes a whole number of steps, at least 1")
+        require(0 <= self.beta < math.inf, "SGLD's beta", self.beta, "a temperature is finite and at least 0")
 
     def solve(
         self,
@@ -241,7 +232,7 @@ class WarmStart(Solver):
     def __post_init__(self) -> None:
         for name, solver in (("first", self.first), ("later", self.later)):
             remedy = "a search that is taken up again looks at its objective; take SGLD or PGD"
-            _check(not (solver.blind or solver.warm), f"WarmStart's {name}", solver, remedy)
+            require(not (solver.blind or solver.warm), f"WarmStart's {name}", solver, remedy)
 
     @property
     def starts_clean(self) -> bool:

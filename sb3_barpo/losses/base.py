@@ -59,6 +59,12 @@ class OuterLoss(ABC):
     #: What is looked for in the ball: ``"perturbed"`` observations, by an objective and a solver.
     needs: ClassVar[Literal["perturbed"]] = "perturbed"
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """A loss that is another one than its parent's has other slopes too."""
+        super().__init_subclass__(**kwargs)
+        if "__call__" in cls.__dict__ and "slopes" not in cls.__dict__:
+            cls.slopes = OuterLoss.slopes  # type: ignore[method-assign]
+
     def __post_init__(self) -> None:
         for name in self.schedules():
             as_schedule(getattr(self, name))  # raises for what is none

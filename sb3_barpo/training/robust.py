@@ -92,7 +92,9 @@ class RobustUpdate(OnPolicyAlgorithm):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """``help`` shows PPO's arguments and ours, not ``*args, **kwargs``."""
         super().__init_subclass__(**kwargs)
-        if "defence" in cls.__dict__ and "__init__" not in cls.__dict__:
+        if cls.__init__ is not RobustUpdate.__init__:
+            cls.__signature__ = None  # type: ignore[attr-defined]  # that of its own constructor
+        elif "defence" in cls.__dict__:
             cls.__signature__ = signature_of(cls, RobustUpdate)  # type: ignore[attr-defined]
 
     def __init__(

@@ -1,0 +1,41 @@
+"""Checks of settings that are numbers: one form of error everywhere, with the rule, the value and the remedy."""
+
+import math
+from numbers import Integral
+from typing import TypeGuard
+
+
+def require(rule: bool, name: str, value: object, remedy: str) -> None:
+    """
+    :param rule: Whether the setting is as it must be.
+    :param name: Name of the setting.
+    :param value: Its value.
+    :param remedy: What it must be; completes "..., but".
+    :raises ValueError: if it is not.
+    """
+    if not rule:
+        raise ValueError(f"{name} is {value!r}, but {remedy}.")
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """:return: Whether it is a plain number. ``True`` and ``False`` are none."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def require_count(name: str, value: object, remedy: str) -> None:
+    """
+    :param name: Name of the setting.
+    :param value: Its value.
+    :param remedy: What it must be; completes "..., but".
+    :raises ValueError: if it is not a whole number of at least 1.
+    """
+    require(isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1, name, value, remedy)
+
+
+def require_strength(name: str, value: object) -> None:
+    """
+    :param name: Name of the setting.
+    :param value: Its value.
+    :raises ValueError: if it is not a finite number of at least 0.
+    """
+    require(is_number(value) and 0 <= value < math.inf, name, value, "a strength is a finite number, at least 0")

@@ -1,0 +1,58 @@
+"""Every benchmark starts: its imports are there and its command line can be read."""
+
+import runpy
+import sys
+from pathlib import Path
+
+import gymnasium as gym
+import pytest
+from pages import smaller
+
+pytest.importorskip("mujoco")
+pytest.importorskip("matplotlib")
+
+FOLDER = Path(__file__).parents[1] / "benchmarks"
+PROGRAMS = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem != "pendulums")
+
+
+@pytest.fixture(autouse=True)
+def _as_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program finds its neighbours."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_programs(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", "--help"])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(str(FOLDER / f"{name}.py"), run_name="__main__")
+    assert stop.value.code == 0
+    assert f"usage: {name}.py" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_programs_refuse_what_they_do_not_know(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before anything is computed."""
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", "--no-such-option"])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(str(FOLDER / f"{name}.py"), run_name="__main__")
+    assert stop.value.code == 2
+    assert "--no-such-option" in capsys.readouterr().err
+
+
+def test_pendulums() -> None:
+    import pendulums
+
+    assert gym.make("Torques-v0").action_space == gym.spaces.Discrete(5)
+    assert gym.make("NoVelocity-v0").observation_space.shape == (pendulums.POSITIONS,)
+
+
+def test_the_script_of_the_tuning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It trains the agent that the study found best."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["best.py"])
+    exec(compile(smaller((FOLDER / "tuning" / "best.py").read_text(encoding="utf-8")), "best.py", "exec"), {})
+    assert (tmp_path / "agent.zip").is_file()
+    assert (tmp_path / "vecnormalize.pkl").is_file()
