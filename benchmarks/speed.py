@@ -37,8 +37,9 @@ from stable_baselines3.common.vec_env import VecNormalize
 from sb3_barpo import ARPO, BARPO
 from sb3_barpo.adversary import KL, SGLD, Adversary, Objective, Surrogate, Uniform, WarmStart
 from sb3_barpo.attacks import MAD
-from sb3_barpo.evaluation.plots import COLOURS
-from sb3_barpo.evaluation.robustness import run_trial
+from sb3_barpo.evaluation.robustness import origin_of, run_trial
+from sb3_barpo.evaluation.settings import EvalConfig
+from sb3_barpo.figures import COLOURS
 
 HERE = Path(__file__).parent
 EPSILON = 0.075
@@ -236,7 +237,7 @@ def episodes_under_mad(args: argparse.Namespace) -> pd.DataFrame:
         venv = VecNormalize.load(str(folder / "vecnormalize.pkl"), make_vec_env(args.env, n_envs=n_envs))
         model = PPO.load(folder / "agent", env=venv, device="cpu", custom_objects=changed)
         start = time.perf_counter()
-        done = run_trial("agent", model, venv, MAD(model, EPSILON), episodes, 0, True)
+        done = run_trial(origin_of(model), model, venv, MAD(model, EPSILON), EvalConfig(episodes))
         took = time.perf_counter() - start
         steps = sum(episode[-1] for episode in done)
         rows[name] = {"episodes": episodes, "episodes/s": episodes / took, "steps/s": steps / took}

@@ -27,6 +27,7 @@ from tqdm import tqdm
 from sb3_barpo.agents.load import algorithm, load_agent
 from sb3_barpo.evaluation import RobustnessReport, evaluate_robustness
 from sb3_barpo.evaluation.robustness import check_settings
+from sb3_barpo.evaluation.settings import EvalConfig
 from sb3_barpo.policies.spaces import usual_policy
 from sb3_barpo.resume import read_record, write_record
 
@@ -55,6 +56,7 @@ class Agent:
         ``lin_0.001`` is a learning rate or a clip range that falls to 0, and ``policy_kwargs`` may be the text of a
         Python expression, such as ``dict(activation_fn=nn.ReLU)``.
     :param normalize: Whether ``VecNormalize`` normalises observations and rewards.
+    :param label: What reports call agents that differ in their seed only, by default the algorithm.
     :raises ValueError: for an unknown algorithm, or without steps.
     """
 
@@ -66,6 +68,7 @@ class Agent:
     n_envs: int = 1
     kwargs: dict[str, Any] = field(default_factory=dict)
     normalize: bool = True
+    label: str = field(default="", compare=False)  # says nothing of how the agent is trained
 
     def __post_init__(self) -> None:
         if self.algo not in ALGORITHMS:
@@ -96,7 +99,8 @@ class Evaluation:
     budget: str = "quick"
 
     def __post_init__(self) -> None:
-        check_settings(self.attacks, self.epsilon, self.n_eval_episodes, self.budget)
+        EvalConfig(self.n_eval_episodes, self.seed)
+        check_settings(self.attacks, self.epsilon, self.budget)
 
 
 def run(
@@ -203,6 +207,7 @@ def attack(agent: Agent, evaluation: Evaluation, root: Path) -> RobustnessReport
         n_eval_episodes=evaluation.n_eval_episodes,
         seed=evaluation.seed,
         name=agent.name,
+        algorithm=agent.label or agent.algo,
         budget=evaluation.budget,
         folder=folder / "attacks",
     )

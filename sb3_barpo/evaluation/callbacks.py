@@ -12,8 +12,10 @@ from stable_baselines3.common.vec_env import VecEnv, sync_envs_normalization, un
 
 from sb3_barpo.adversary import Ball
 from sb3_barpo.attacks import attack_names
-from sb3_barpo.evaluation.report import NATURAL, RobustnessReport
+from sb3_barpo.evaluation.report import RobustnessReport
 from sb3_barpo.evaluation.robustness import check_settings, evaluate_robustness, learned_names
+from sb3_barpo.evaluation.rows import NATURAL
+from sb3_barpo.evaluation.settings import EvalConfig
 
 
 class RobustEvalCallback(EvalCallback):
@@ -58,7 +60,8 @@ class RobustEvalCallback(EvalCallback):
             raise TypeError(
                 f"The attacks of a callback are names, such as 'mad', built anew each time; not {attacks!r}."
             )
-        check_settings(names, [epsilon], self.n_eval_episodes)  # one strength: the best model needs one number
+        EvalConfig(self.n_eval_episodes)
+        check_settings(names, [epsilon])  # one strength: the best model needs one number
         if to_learn := learned_names(attack_names(names)):
             raise ValueError(
                 f"{', '.join(to_learn)} would have to be learned anew at each evaluation, which takes longer than the "

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch as th
@@ -13,9 +14,10 @@ from sb3_barpo.agents.pack import pack, unpack
 from sb3_barpo.attacks import ATTACKS, Attack, LearnedAttack, attack_names
 from sb3_barpo.evaluation import RobustnessReport
 from sb3_barpo.evaluation.plots import plot_trace
-from sb3_barpo.evaluation.report import COLUMNS
-from sb3_barpo.evaluation.robustness import Row, check_settings, learned_names, run_trial
+from sb3_barpo.evaluation.robustness import check_settings, learned_names, origin_of, run_trial
+from sb3_barpo.evaluation.rows import COLUMNS, Origin
 from sb3_barpo.evaluation.search import Victim, find_attacks, members_tried
+from sb3_barpo.evaluation.settings import EvalConfig
 from sb3_barpo.evaluation.trace import trace_episode
 
 
@@ -53,7 +55,8 @@ def evaluate(
     """
     if not agents:
         raise ValueError("There is no agent to evaluate: name at least one.")
-    check_settings(attacks, epsilon, n_eval_episodes, budget)
+    check_settings(attacks, epsilon, budget)
+    config = EvalConfig(n_eval_episodes, seed, deterministic)
     listed = [str(name) for name in attack_names(attacks)]
     names = [agent.name for agent in agents]
     if len(set(names)) < len(names):
@@ -65,24 +68,24 @@ def evaluate(
     learned = find_attacks(
         victims, learned_names(listed), strengths[-1], budget, n_jobs, seed, deterministic, progress_bar
     )
-    tasks: list[tuple[bytes, str, str | None, Path | None, float]] = []
+    tasks: list[tuple[bytes, Origin, str | None, Path | None, float]] = []
     for agent, folder, found in zip(agents, folders, learned, strict=True):
-        content = pack(agent.model, agent.venv)
-        tasks.append((content, agent.name, None, None, 0.0))
+        content, origin = pack(agent.model, agent.venv), origin_of(agent.model, agent.name)
+        tasks.append((content, origin, None, None, 0.0))
         for name in listed:
             path = None
             if name in found:
                 path = folder / f"{name}.zip"  # the strongest, under a plain name
                 found[name].save(path)
-            tasks += [(content, agent.name, name, path, strength) for strength in strengths]
-    waiting = (delayed(_trial)(*task, n_eval_episodes, seed, deterministic) for task in tasks)
+            tasks += [(content, origin, name, path, strength) for strength in strengths]
+    waiting = (delayed(_trial)(*task, config) for task in tasks)
     results = Parallel(n_jobs, return_as="generator")(waiting)
     rows = [row for some in tqdm(results, "attacks", len(tasks), disable=not progress_bar) for row in some]
     report = RobustnessReport(pd.DataFrame(rows, columns=COLUMNS))
     if any(learned):
         tried = {agent.name: members_tried(folder) for agent, folder in zip(agents, folders, strict=True)}
         pd.concat(tried, names=["agent", None]).reset_index("agent").to_csv(output / "attackers.csv", index=False)
-    _write(report, agents, learned, output, seed, deterministic)
+    _write(report, agents, learned, output, config)
     return report
 
 
@@ -94,14 +97,12 @@ def _strengths(epsilon: Sequence[float]) -> list[float]:
 
 def _trial(
     content: bytes,
-    agent: str,
+    origin: Origin,
     name: str | None,
     path: Path | None,
     epsilon: float,
-    n_eval_episodes: int,
-    seed: int,
-    deterministic: bool,
-) -> list[Row]:
+    config: EvalConfig,
+) -> list[tuple[Any, ...]]:
     th.set_num_threads(1)  # processes share the cores; more threads slow small networks down
     model, venv = unpack(content)
     attack: Attack | None = None
@@ -109,7 +110,7 @@ def _trial(
         attack = LearnedAttack.load(path, model).at(epsilon)
     elif name is not None:
         attack = ATTACKS[name](model, epsilon)
-    return run_trial(agent, model, venv, attack, n_eval_episodes, seed, deterministic)
+    return run_trial(origin, model, venv, attack, config)
 
 
 def _write(
@@ -117,8 +118,7 @@ def _write(
     agents: Sequence[LoadedAgent],
     learned: Sequence[Mapping[str, LearnedAttack]],
     output: Path,
-    seed: int,
-    deterministic: bool,
+    config: EvalConfig,
 ) -> None:
     report.to_csv(output / "report.csv")
     report.to_json(output / "report.json")
@@ -129,8 +129,10 @@ def _write(
     for agent, found in zip(agents, learned, strict=True):
         name = str(worst[agent.name])
         attack = found[name] if name in found else ATTACKS[name](agent.model, report.epsilons[-1])
-        natural, attacked = (trace_episode(agent.model, agent.venv, one, seed, deterministic) for one in (None, attack))
-        title = f"{agent.name} under {name} at ε = {report.epsilons[-1]:g}, seed {seed}"
+        natural, attacked = (
+            trace_episode(agent.model, agent.venv, one, config.seed, config.deterministic) for one in (None, attack)
+        )
+        title = f"{agent.name} under {name} at ε = {report.epsilons[-1]:g}, seed {config.seed}"
         pictures.append(f"episode-{agent.name}.png")
         plot_trace(natural, attacked, title).savefig(output / pictures[-1])
     shown = "\n\n".join(f"![{Path(picture).stem}]({picture})" for picture in pictures)

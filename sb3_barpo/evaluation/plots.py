@@ -1,40 +1,36 @@
 """A report and an episode in pictures. They need matplotlib, which is imported only when one is drawn."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sb3_barpo.evaluation.tables import counted, number
+from sb3_barpo.evaluation.rows import Rows
+from sb3_barpo.figures import COLOURS, canvas, counted, number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from sb3_barpo.evaluation.report import RobustnessReport
     from sb3_barpo.evaluation.trace import Trace
 
-#: Okabe and Ito's colours, which the colour-blind tell apart; without the yellow, too pale for lines.
-COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
-_STYLE: dict[Any, Any] = {"axes.spines.top": False, "axes.spines.right": False, "font.size": 11, "axes.titlesize": 11.5}
 
-
-def returns_by_attack(report: "RobustnessReport", epsilon: float | None = None) -> "Figure":
+def returns_by_attack(rows: Rows, epsilon: float | None = None) -> "Figure":
     """
-    :param report: The report.
+    :param rows: The episodes.
     :param epsilon: Which strength to look at, the largest by default.
     :return: One group for natural and for each attack, in it the agents: every episode a dot, the mean a line.
     :raises ImportError: if matplotlib is not installed.
     :raises ValueError: if there are no episodes at this ε.
     """
-    rows = report.at(epsilon)
-    groups = list(rows["attack"].unique())
-    width = 0.8 / len(report.agents)
-    figure, axes = canvas(min(max(6.4, 2.4 + len(groups) * (0.7 + 0.45 * len(report.agents))), 12.0))
-    for a, agent in enumerate(report.agents):
+    shown = rows.at(epsilon)
+    groups = list(shown["attack"].unique())
+    width = 0.8 / len(rows.agents)
+    figure, axes = canvas(min(max(6.4, 2.4 + len(groups) * (0.7 + 0.45 * len(rows.agents))), 12.0))
+    for a, agent in enumerate(rows.agents):
         colour = COLOURS[a % len(COLOURS)]
         for g, attack in enumerate(groups):
-            returns = rows.loc[(rows["agent"] == agent) & (rows["attack"] == attack), "return"].to_numpy()
-            centre = g + (a - (len(report.agents) - 1) / 2) * width
+            returns = shown.loc[(shown["agent"] == agent) & (shown["attack"] == attack), "return"].to_numpy()
+            centre = g + (a - (len(rows.agents) - 1) / 2) * width
             places = centre + 0.35 * width * _jitter(len(returns))
             axes.plot(places, returns, "o", color=colour, alpha=0.45, ms=4, mew=0)
             mean = returns.mean()
@@ -44,36 +40,36 @@ def returns_by_attack(report: "RobustnessReport", epsilon: float | None = None) 
     axes.set_xlim(-0.55, len(groups) - 0.45)
     axes.tick_params(axis="x", length=0)
     axes.axvline(0.5, color="0.8", lw=1)  # natural on the one side, attacks on the other
-    strength = report.epsilons[-1] if epsilon is None else epsilon
-    _finish(axes, f"Attacks at ε = {strength:g}. Dots: {counted(report.seeds)}; lines: their means")
+    strength = rows.epsilons[-1] if epsilon is None else epsilon
+    _finish(axes, f"Attacks at ε = {strength:g}. Dots: {counted(len(rows.seeds))}; lines: their means")
     return figure
 
 
-def worst_case_by_epsilon(report: "RobustnessReport") -> "Figure":
+def worst_case_by_epsilon(rows: Rows) -> "Figure":
     """
-    :param report: The report.
+    :param rows: The episodes.
     :return: Mean return under the worst attack at each ε, a line for each agent; its band is one standard deviation.
     :raises ImportError: if matplotlib is not installed.
     :raises ValueError: if there is only one ε besides 0.
     """
-    strengths = [epsilon for epsilon in report.epsilons if epsilon > 0]
+    strengths = [epsilon for epsilon in rows.epsilons if epsilon > 0]
     if len(strengths) < 2:
         raise ValueError(
             f"A curve over ε needs two strengths besides 0, but there is {strengths}. Evaluate several: "
             "evaluate_robustness(..., epsilon=[0.05, 0.1, 0.15])."
         )
-    tables = [report.summary(epsilon) for epsilon in strengths]
+    tables = [rows.summary(epsilon) for epsilon in strengths]
     figure, axes = canvas(7.6)
-    for a, agent in enumerate(report.agents):
-        rows = [table.loc[agent] for table in tables]
-        means = np.array([rows[0]["natural"], *(row["worst_case"] for row in rows)], dtype=float)
-        stds = np.array([rows[0]["natural_std"], *(row[f"{row['worst_attack']}_std"] for row in rows)], dtype=float)
+    for a, agent in enumerate(rows.agents):
+        points = [table.loc[agent] for table in tables]
+        means = np.array([points[0]["natural"], *(row["worst_case"] for row in points)], dtype=float)
+        stds = np.array([points[0]["natural_std"], *(row[f"{row['worst_attack']}_std"] for row in points)], dtype=float)
         colour = COLOURS[a % len(COLOURS)]
         axes.plot([0.0, *strengths], means, marker="osD^vPX"[a % 7], color=colour, lw=2.2, ms=6, label=agent)
         axes.fill_between([0.0, *strengths], means - stds, means + stds, color=colour, alpha=0.15, lw=0)
     axes.set_xlabel("ε of the attack")
-    under = "Worst attack at each ε" if len(report.attacks) > 1 else f"Attack: {report.attacks[0]}"
-    _finish(axes, f"{under}. Mean ± standard deviation over {counted(report.seeds)}")
+    under = "Worst attack at each ε" if len(rows.attacks) > 1 else f"Attack: {rows.attacks[0]}"
+    _finish(axes, f"{under}. Mean ± standard deviation over {counted(len(rows.seeds))}")
     return figure
 
 
@@ -124,25 +120,6 @@ def plot_trace(clean: "Trace", attacked: "Trace", title: str) -> "Figure":
     # Above the axes, where no line can lie behind it.
     bottom.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0, ncols=2, frameon=False)
     return figure
-
-
-def canvas(width: float, height: float = 4.0, **grid: Any) -> "tuple[Figure, Any]":
-    """
-    :param width: In inches.
-    :param height: In inches.
-    :param grid: Arguments of ``Figure.subplots``.
-    :return: A figure in the style of all pictures, and its axes: one, or as many as the grid has.
-    :raises ImportError: if matplotlib is not installed.
-    """
-    try:
-        import matplotlib
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError('Pictures need matplotlib: pip install "sb3-barpo[plots]"') from error
-    # A Figure of its own: no pyplot, whose windows and state are the user's.
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
-        return figure, figure.subplots(**grid)
 
 
 def _finish(axes: "Axes", title: str) -> None:

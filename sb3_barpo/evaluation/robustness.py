@@ -21,11 +21,10 @@ from sb3_barpo.attacks.learned import check_clean_env
 from sb3_barpo.attacks.victim import undisturbed
 from sb3_barpo.evaluation.budgets import Budget, check_budget
 from sb3_barpo.evaluation.episodes import is_monitored, run_episodes
-from sb3_barpo.evaluation.report import COLUMNS, NATURAL, RobustnessReport
+from sb3_barpo.evaluation.report import RobustnessReport
+from sb3_barpo.evaluation.rows import COLUMNS, NATURAL, Origin, make_rows
 from sb3_barpo.evaluation.search import Victim, find_attacks
-
-#: A row of a report: agent, attack, ε, number and seed of the episode, return, length.
-Row = tuple[str, str, float, int, int, float, int]
+from sb3_barpo.evaluation.settings import EvalConfig
 
 
 def evaluate_robustness(
@@ -43,6 +42,7 @@ def evaluate_robustness(
     n_jobs: int = 1,
     folder: str | Path | None = None,
     ball: Ball | None = None,
+    algorithm: str | None = None,
 ) -> RobustnessReport:
     """
     Evaluate a model on the same episodes first without an attack, then under each attack.
@@ -76,13 +76,16 @@ def evaluate_robustness(
     :param folder: Where to store every attacker that is fitted, and to find it again; ``None`` keeps none.
     :param ball: The named attacks' ball, :class:`sb3_barpo.adversary.LinfBall` by default. Observations whose keys are
         not all of one kind need one with a scale by key.
+    :param algorithm: What the report says trained the agent, by default the name of its class. The seed of training is
+        the model's ``seed``.
     :return: The report, one row an episode.
     :raises ValueError: for a setting out of range, unknown or doubled attacks, spaces that differ from the model's, an
         environment that is under attack already, an attack that is not fitted, or fitted on another victim, or a
         return that is NaN or infinite.
     :raises TypeError: if the model or its observation space cannot be attacked, or an attack is none.
     """
-    check_settings(attacks, epsilon, n_eval_episodes, budget)
+    check_settings(attacks, epsilon, budget)
+    config = EvalConfig(n_eval_episodes, seed, deterministic)
     venv = BaseAlgorithm._wrap_env(env)
     _check_env(model, venv, warn)
     listed, strengths = attack_names(attacks), _strengths(epsilon)
@@ -94,25 +97,35 @@ def evaluate_robustness(
         victim = Victim(model, venv, None if folder is None else Path(folder), ball)
         (learned,) = find_attacks([victim], to_learn, max(strengths), budget, n_jobs, seed, deterministic, progress_bar)
     trials: list[Attack | None] = [None, *_build(model, listed, strengths, learned, ball)]
-    agent = type(model).__name__ if name is None else name
-    rows: list[Row] = []
+    origin = origin_of(model, name, algorithm)
+    rows: list[tuple[Any, ...]] = []
     with tqdm(total=len(trials) * n_eval_episodes, unit="episode", disable=not progress_bar) as bar:
         for attack in trials:
-            bar.set_description(f"{agent}, {NATURAL if attack is None else f'{attack.name} at ε = {attack.epsilon:g}'}")
-            rows += run_trial(agent, model, venv, attack, n_eval_episodes, seed, deterministic, bar.update)
+            what = NATURAL if attack is None else f"{attack.name} at ε = {attack.epsilon:g}"
+            bar.set_description(f"{origin.agent}, {what}")
+            rows += run_trial(origin, model, venv, attack, config, bar.update)
     return RobustnessReport(pd.DataFrame(rows, columns=COLUMNS))
 
 
+def origin_of(model: OnPolicyAlgorithm, name: str | None = None, algorithm: str | None = None) -> Origin:
+    """
+    :param model: The agent.
+    :param name: Its name, by default that of its class.
+    :param algorithm: What trained it, by default its class.
+    :return: What its rows say of it; its seed of training is the model's own.
+    """
+    kind = type(model).__name__
+    return Origin(name or kind, algorithm or kind, model.seed)
+
+
 def run_trial(
-    agent: str,
+    origin: Origin,
     model: OnPolicyAlgorithm,
     venv: VecEnv,
     attack: Attack | None,
-    n_eval_episodes: int,
-    seed: int,
-    deterministic: bool,
+    config: EvalConfig,
     tell: Callable[[int], object] = lambda n: None,
-) -> list[Row]:
+) -> list[tuple[Any, ...]]:
     """
     One attack, or none, on one agent; see :func:`evaluate_robustness`.
 
@@ -120,14 +133,13 @@ def run_trial(
     """
     label, strength = (NATURAL, 0.0) if attack is None else (attack.name, attack.epsilon)
     with undisturbed(model, venv):
-        episodes = run_episodes(model, attack, venv, n_eval_episodes, seed, deterministic, tell)
-    return [(agent, label, strength, k, seed + k, *episode) for k, episode in enumerate(episodes)]
+        episodes = run_episodes(model, attack, venv, config.n_eval_episodes, config.seed, config.deterministic, tell)
+    return make_rows(origin, label, strength, config.seed, episodes)
 
 
 def check_settings(
     attacks: str | Attack | Sequence[str | Attack],
     epsilon: float | Sequence[float],
-    n_eval_episodes: int,
     budget: str | Budget = "quick",
 ) -> None:
     """
@@ -136,8 +148,6 @@ def check_settings(
     :raises ValueError: for a setting out of range, or an unknown attack or budget.
     :raises TypeError: if an attack is none.
     """
-    if n_eval_episodes < 1:
-        raise ValueError(f"n_eval_episodes must be at least 1, but it is {n_eval_episodes}. 50 is usual.")
     listed, strengths = attack_names(attacks), _strengths(epsilon)
     for strength in strengths:
         if not isinstance(strength, Real) or not 0 <= strength < math.inf:

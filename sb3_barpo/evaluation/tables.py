@@ -1,60 +1,51 @@
 """A report in words: the table and the sentence."""
 
 import math
-from typing import TYPE_CHECKING
 
 import pandas as pd
 from tabulate import tabulate
 
-if TYPE_CHECKING:
-    from sb3_barpo.evaluation.report import RobustnessReport
-
-#: In a table, of what was not measured.
-_NONE = "–"
+from sb3_barpo.evaluation.rows import Rows
+from sb3_barpo.figures import NONE, counted, number, percent, spread
 
 
-def markdown(report: "RobustnessReport") -> str:
+def markdown(rows: Rows) -> str:
     """
-    :param report: The report.
+    :param rows: The episodes.
     :return: A table, one row for each agent and ε, and a line that says what its figures are.
     """
-    columns = ["natural", *report.attacks]
-    rows = []
-    for epsilon in report.epsilons:
-        for agent, row in report.summary(epsilon).iterrows():
-            returns = [_spread(row[name], row[f"{name}_std"]) if name in row else _NONE for name in columns]
-            rows.append([agent, f"{epsilon:g}", *returns, number(row["worst_case"]), _percent(row["robustness"])])
+    columns = ["natural", *rows.attacks]
+    lines = []
+    for epsilon in rows.epsilons:
+        for agent, row in rows.summary(epsilon).iterrows():
+            returns = [spread(row[name], row[f"{name}_std"]) if name in row else NONE for name in columns]
+            lines.append([agent, f"{epsilon:g}", *returns, number(row["worst_case"]), percent(row["robustness"])])
     headers = ["agent", "ε", *columns, "worst case", "robustness"]
     align = ["left"] + ["right"] * (len(headers) - 1)
-    table = tabulate(rows, headers, tablefmt="pipe", colalign=align, disable_numparse=True)
-    return f"{table}\n\n{_legend(report.seeds)}\n"
+    table = tabulate(lines, headers, tablefmt="pipe", colalign=align, disable_numparse=True)
+    return f"{table}\n\n{_legend(rows.seeds)}\n"
 
 
 def _legend(seeds: list[int]) -> str:
     consecutive = seeds == list(range(seeds[0], seeds[0] + len(seeds)))
     listed = f"{seeds[0]} to {seeds[-1]}" if consecutive and len(seeds) > 1 else ", ".join(map(str, seeds))
     return (
-        f"Return: mean ± standard deviation over {counted(seeds)}, the same for every column and agent "
+        f"Return: mean ± standard deviation over {counted(len(seeds))}, the same for every column and agent "
         f"(seed{'s' * (len(seeds) > 1)} {listed}). Worst case: the lowest mean over the attacks. "
         "Robustness: (worst case − natural) / |natural|."
     )
 
 
-def verdict(report: "RobustnessReport") -> str:
+def verdict(rows: Rows) -> str:
     """
-    :param report: The report.
+    :param rows: The episodes.
     :return: One sentence on the largest ε: what each agent keeps, and who has the highest worst case.
     """
-    table = report.summary()
-    attacks = [attack for attack in report.attacks if attack in table]
+    table = rows.summary()
+    attacks = [attack for attack in rows.attacks if attack in table]
     under = _joined(attacks) if len(attacks) == 1 else f"the worst of {_joined(attacks)}"
-    opening = f"Under {under} at ε = {report.epsilons[-1]:g} ({counted(report.seeds)} each)"
-    return f"{opening}, {_kept(table)}{_winner(table, len(report.seeds))}."
-
-
-def counted(seeds: list[int]) -> str:
-    """:return: How many episodes these seeds make: "50 episodes"."""
-    return "1 episode" if len(seeds) == 1 else f"{len(seeds)} episodes"
+    opening = f"Under {under} at ε = {rows.epsilons[-1]:g} ({counted(len(rows.seeds))} each)"
+    return f"{opening}, {_kept(table)}{_winner(table, len(rows.seeds))}."
 
 
 def _kept(table: pd.DataFrame) -> str:
@@ -84,26 +75,6 @@ def _winner(table: pd.DataFrame, n_episodes: int) -> str:
     if n_episodes > 1 and gap < 2 * math.sqrt(sum(variances) / (n_episodes - 1)):
         return f"{claim}, though {second.name} is too close for {n_episodes} episodes to tell them apart"
     return claim
-
-
-def number(value: float) -> str:
-    """:return: The value with three digits or so: 3319, 81.3, −2.15, 0.00123."""
-    return _formatted(value, abs(value))
-
-
-def _spread(mean: float, std: float) -> str:
-    size = max(abs(mean), std)
-    return f"{_formatted(mean, size)} ± {_formatted(std, size)}"
-
-
-def _formatted(value: float, size: float) -> str:
-    """With as many decimals as three digits of a number of this size have."""
-    decimals = 2 if size == 0 else min(max(2 - math.floor(math.log10(size)), 0), 8)
-    return f"{value:.{decimals}f}".replace("-", "−")
-
-
-def _percent(share: float) -> str:
-    return _NONE if math.isnan(share) else f"{100 * share:+.0f} %".replace("-", "−")
 
 
 def _joined(words: list[str]) -> str:

@@ -14,7 +14,7 @@ from sb3_barpo.attacks import Attack, LearnedAttack
 from sb3_barpo.attacks.learned import check_clean_env
 from sb3_barpo.attacks.victim import undisturbed
 from sb3_barpo.evaluation.episodes import run_episodes
-from sb3_barpo.evaluation.report import NATURAL
+from sb3_barpo.evaluation.rows import NATURAL
 from sb3_barpo.policies.spaces import by_parts
 
 

@@ -14,9 +14,8 @@ from optuna.trial import TrialState
 from stable_baselines3.common.env_util import make_vec_env
 
 from sb3_barpo.agents.load import algorithm
-from sb3_barpo.evaluation.plots import COLOURS, canvas
-from sb3_barpo.evaluation.tables import number
 from sb3_barpo.experiment import Agent, policy_name
+from sb3_barpo.figures import COLOURS, canvas, number
 from sb3_barpo.schedules import as_schedule
 from sb3_barpo.tuning.study import Tuning, finished
 
