@@ -123,7 +123,7 @@ def test_what_it_can_be_told(agents: Path, tmp_path: Path, capsys: pytest.Captur
         (["--attacks", "fog"], "Unknown attack 'fog'"),
         (["--budget", "lavish"], "Unknown budget 'lavish'"),
         (["--epsilon", "-1"], "epsilon must be a finite number"),
-        (["--epsilon", "0"], "nothing to learn"),
+        (["--epsilon", "0"], "cannot be fitted at epsilon = 0"),
         (["--episodes", "0"], "n_eval_episodes must be at least 1"),
         (["--names", "a", "b"], "--names needs one name for each of the 1 agents"),
         (["--env", "Nowhere-v0"], "Nowhere"),

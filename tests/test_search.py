@@ -237,7 +237,7 @@ def test_an_unknown_budget_is_refused() -> None:
 
 def test_nothing_can_be_learned_without_strength() -> None:
     target = siege()
-    with pytest.raises(ValueError, match="nothing to learn for robust_sarsa, sarl, paad at epsilon = 0"):
+    with pytest.raises(ValueError, match="robust_sarsa, sarl, paad cannot be fitted at epsilon = 0"):
         evaluate_robustness(target.model, target.venv, "all", epsilon=0)
 
 

@@ -21,7 +21,7 @@ from sb3_barpo.evaluation.settings import EvalConfig
 class RobustEvalCallback(EvalCallback):
     """
     SB3's ``EvalCallback`` under attack: the best model is the one of the highest *worst case*, and so
-    ``best_mean_reward``, ``StopTrainingOnRewardThreshold`` and ``callback_on_new_best`` speak of the worst case.
+    ``best_mean_reward``, ``StopTrainingOnRewardThreshold`` and ``callback_on_new_best`` refer to the worst case.
 
     Logs ``eval/mean_reward`` (natural), ``eval/mean_ep_length``, ``eval/robust_<attack>``, ``eval/worst_case`` and
     ``eval/robustness``. ``evaluations.npz`` has SB3's layout for the natural episodes (``timesteps``, ``results``,
@@ -32,12 +32,12 @@ class RobustEvalCallback(EvalCallback):
         statistics of ``VecNormalize`` are copied to it.
     :param attacks: Names of attacks that need no learning.
     :param epsilon: Their strength, in units of what the policy sees.
-    :param seed: Seed of the first episode, by default far from those on which ``evaluate_robustness`` judges: the best
-        model would look better on the episodes that chose it.
+    :param seed: Seed of the first episode, by default other than those of ``evaluate_robustness``: the best model
+        would look better on the episodes by which it was chosen.
     :param ball: Their ball, :class:`sb3_barpo.adversary.LinfBall` by default.
-    :param kwargs: Further arguments of ``EvalCallback``; ``render`` has no meaning here.
+    :param kwargs: Further arguments of ``EvalCallback``; ``render`` is not supported.
     :raises ValueError: for a setting out of range, an unknown attack or one that is learned, or ``render``.
-    :raises TypeError: for an attack that is not a name: it would examine the model that it was built with for ever.
+    :raises TypeError: for an attack that is not a name: an ``Attack`` object would keep attacking the policy that it was built with.
     """
 
     model: OnPolicyAlgorithm
@@ -58,17 +58,19 @@ class RobustEvalCallback(EvalCallback):
         names = [attacks] if isinstance(attacks, str) else list(attacks)
         if not all(isinstance(name, str) for name in names):
             raise TypeError(
-                f"The attacks of a callback are names, such as 'mad', built anew each time; not {attacks!r}."
+                f"The attacks of a callback are names, such as 'mad', built anew for each evaluation, but they are {attacks!r}."
             )
         EvalConfig(self.n_eval_episodes)
         check_settings(names, [epsilon])  # one strength: the best model needs one number
         if to_learn := learned_names(attack_names(names)):
             raise ValueError(
-                f"{', '.join(to_learn)} would have to be learned anew at each evaluation, which takes longer than the "
-                "training. Name attacks that need no learning: random, critic, mad."
+                f"{', '.join(to_learn)} would have to be fitted anew at each evaluation, which takes longer than the "
+                "training. Choose attacks that need no fit: random, critic, mad."
             )
         if self.render:
-            raise ValueError("RobustEvalCallback cannot render; use SB3's EvalCallback or record_video beside it.")
+            raise ValueError(
+                "RobustEvalCallback does not support render. Use SB3's EvalCallback or record_video beside it."
+            )
         self.attacks = names
         self.epsilon = epsilon
         self.seed = seed
@@ -97,7 +99,7 @@ class RobustEvalCallback(EvalCallback):
         return continue_training
 
     def evaluate(self) -> RobustnessReport:
-        """:return: What the policy does now; kept in ``report``."""
+        """:return: The report on the current policy, also stored in ``report``."""
         if self.model.get_vec_normalize_env() is not None:
             sync_envs_normalization(self.training_env, self.eval_env)
         self.report = evaluate_robustness(

@@ -45,24 +45,23 @@ def evaluate_robustness(
     algorithm: str | None = None,
 ) -> RobustnessReport:
     """
-    Evaluate a model on the same episodes first without an attack, then under each attack.
+    Evaluate a model on the same episodes, first without an attack, then under each attack.
 
-    Attacks that are learned, when they are named, are searched for first, see
-    :func:`sb3_barpo.evaluation.search.find_attacks`: at the largest ε, and used at all of them.
+    Learned attacks that are given by name are fitted first, see
+    :func:`sb3_barpo.evaluation.search.find_attacks`: at the largest ε; smaller ε use the same attackers.
 
     Episode k starts from seed ``seed + k`` whatever the attack, the model and the number of environments. Attacks and
-    sampled actions are seeded too, for each batch of ``n_envs`` episodes: what they draw depends on that number.
-    Returns are those of ``Monitor`` where there is one, otherwise sums of the rewards as they come.
-    SB3's ``EpisodicLifeEnv`` is known, and made to begin a new game. With another wrapper that puts off resets,
-    evaluate on one environment: among several, one in the middle of its game does not take its next episode's seed.
+    sampled actions are seeded for each batch of ``n_envs`` episodes, so what they draw depends on that number.
+    Returns are those of ``Monitor`` if there is one, otherwise sums of the rewards that the environment returns.
+    SB3's ``EpisodicLifeEnv`` is supported. With any other wrapper that delays resets, evaluate on one environment.
 
     :param model: The agent, any SB3 on-policy one, with or without a memory.
-    :param env: Its environment or environments, wrapped as in training (``VecNormalize`` with its statistics above
-        all), but not by an attack. The statistics are frozen meanwhile.
-    :param attacks: Names, ``"all"`` for the six of the field's tables, or attacks that are built already, and fitted if
-        they are learned. These keep their own ε.
-    :param epsilon: Strength of the named attacks, in units of what the policy sees; or several, for the return as a
-        function of ε.
+    :param env: Its environment or environments, wrapped as in training (in particular by ``VecNormalize`` with its
+        statistics), but not by an attack. The statistics are not updated during the evaluation.
+    :param attacks: Names, ``"all"`` for the six of the field's tables, or :class:`Attack` objects, fitted if they are
+        learned. Objects keep their own ε.
+    :param epsilon: Strength of the named attacks, in units of what the policy sees; or several, for a
+        curve over ε.
     :param n_eval_episodes: Number of episodes for each attack and ε.
     :param seed: Seed of the first episode.
     :param deterministic: Whether the agent takes its most likely action.
@@ -70,10 +69,10 @@ def evaluate_robustness(
     :param progress_bar: Whether to show the progress over all episodes.
     :param warn: Whether to warn about an environment without ``Monitor``, or without the normalisation that the
         model knows.
-    :param budget: How hard to search for attacks that are learned: ``"quick"``, ``"standard"``, ``"paper"``, or a
-        budget of your own.
+    :param budget: How many attackers are fitted for each learned attack: ``"quick"``, ``"standard"``, ``"paper"``, or
+        a :class:`sb3_barpo.evaluation.budgets.Budget`.
     :param n_jobs: Number of processes of that search.
-    :param folder: Where to store every attacker that is fitted, and to find it again; ``None`` keeps none.
+    :param folder: Where fitted attackers are stored and reused; ``None`` stores nothing.
     :param ball: The named attacks' ball, :class:`sb3_barpo.adversary.LinfBall` by default. Observations whose keys are
         not all of one kind need one with a scale by key.
     :param algorithm: What the report says trained the agent, by default the name of its class. The seed of training is
@@ -82,7 +81,8 @@ def evaluate_robustness(
     :raises ValueError: for a setting out of range, unknown or doubled attacks, spaces that differ from the model's, an
         environment that is under attack already, an attack that is not fitted, or fitted on another victim, or a
         return that is NaN or infinite.
-    :raises TypeError: if the model or its observation space cannot be attacked, or an attack is none.
+    :raises TypeError: if the model or its observation space cannot be attacked, or something among
+        ``attacks`` is no attack.
     """
     check_settings(attacks, epsilon, budget)
     config = EvalConfig(n_eval_episodes, seed, deterministic)
@@ -143,10 +143,10 @@ def check_settings(
     budget: str | Budget = "quick",
 ) -> None:
     """
-    What can be checked without a model; see :func:`evaluate_robustness`.
+    Check what can be checked without a model; see :func:`evaluate_robustness`.
 
     :raises ValueError: for a setting out of range, or an unknown attack or budget.
-    :raises TypeError: if an attack is none.
+    :raises TypeError: if something among ``attacks`` is no attack.
     """
     listed, strengths = attack_names(attacks), _strengths(epsilon)
     for strength in strengths:
@@ -159,7 +159,9 @@ def check_settings(
         raise ValueError("epsilon is an empty list: name at least one strength.")
     check_budget(budget)
     if learned_names(listed) and max(strengths) == 0:
-        raise ValueError(f"There is nothing to learn for {', '.join(learned_names(listed))} at epsilon = 0.")
+        raise ValueError(
+            f"{', '.join(learned_names(listed))} cannot be fitted at epsilon = 0. Name a larger one besides."
+        )
 
 
 def learned_names(attacks: Sequence[str | Attack]) -> list[str]:

@@ -1,9 +1,8 @@
 """
 The search for the strongest learned attacks: every member of a grid is fitted and tried, and the best one is kept.
 
-Members are fitted in parallel processes. Each is stored when it is finished and found again, so that a killed search
-goes on where it was. They are compared on other episodes than the ones that are reported, lest the report flatter the
-attack.
+Members are fitted in parallel processes. Each is stored as soon as it is finished, so that a killed search can be
+resumed. Members are compared on other episodes than those of the report, which would otherwise overstate the attack.
 """
 
 import hashlib
@@ -42,11 +41,11 @@ SELECTION = 1_000_000
 @dataclass(frozen=True)
 class Victim:
     """
-    Whom to attack.
+    An agent to be attacked.
 
     :param model: The agent.
-    :param venv: Its environments, clean, such as can be pickled (``DummyVecEnv``).
-    :param folder: Where its attackers are stored and found again; ``None`` forgets them.
+    :param venv: Its environments without an attack. They are pickled, so use ``DummyVecEnv``.
+    :param folder: Where its attackers are stored and reused; ``None`` stores nothing.
     :param ball: The attackers' ball, :class:`sb3_barpo.adversary.LinfBall` by default.
     """
 
@@ -105,17 +104,17 @@ def find_attacks(
     """
     The strongest learned attacks on each victim: of all members, those that leave the lowest mean return.
 
-    :param victims: Whom to attack.
+    :param victims: The agents to be attacked.
     :param names: Which learned attacks.
     :param epsilon: Their strength.
-    :param budget: ``"quick"``, ``"standard"``, ``"paper"``, or one of your own: which members are fitted.
+    :param budget: ``"quick"``, ``"standard"``, ``"paper"``, or a :class:`Budget`: which members are fitted.
     :param n_jobs: Number of processes.
     :param seed: Seed of the fits. The members are compared on episodes from ``seed + 1_000_000`` on.
     :param deterministic: Whether the victim takes its most likely action while members are compared.
     :param progress_bar: Whether to show the progress over the members.
     :return: For each victim, its attacks by name.
     :raises ValueError: for an unknown budget, one without members for an attack, or an attack that is not learned.
-    :raises TypeError: if environments cannot be sent to other processes, or an attack does not serve the victim.
+    :raises TypeError: if environments cannot be sent to other processes, or an attack does not support the victim.
     """
     unknown = [name for name in names if not issubclass(ATTACKS.get(name, object), LearnedAttack)]
     if unknown:
@@ -142,7 +141,7 @@ def find_attacks(
 def members_tried(folder: Path) -> pd.DataFrame:
     """
     :param folder: Where a search stores its members.
-    :return: One row for each that is there, whatever search it belongs to: ``attack``, ``epsilon``,
+    :return: One row for each stored member, whatever search it belongs to: ``attack``, ``epsilon``,
         ``total_timesteps``, ``seed``, ``settings``, ``mean_return`` on the episodes that compare members, ``seconds``
         of fit and comparison, ``file``.
     """

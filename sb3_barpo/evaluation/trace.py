@@ -20,7 +20,7 @@ from sb3_barpo.policies.spaces import by_parts
 
 class Trace(NamedTuple):
     """
-    An episode of T steps. The last observation, on which nobody acts any more, is not in it.
+    An episode of T steps. The last observation, on which no action follows, is not part of it.
 
     :param attack: Name of the attack, ``"natural"`` for none.
     :param epsilon: Its strength, 0 for none.
@@ -47,11 +47,11 @@ def trace_episode(
     deterministic: bool = True,
 ) -> Trace:
     """
-    Follow the episode that :func:`sb3_barpo.evaluation.evaluate_robustness` has with the same seed, one episode and
-    the same environments.
+    Record, step by step, the episode that :func:`sb3_barpo.evaluation.evaluate_robustness` runs with the same seed,
+    ``n_eval_episodes=1`` and the same environments.
 
     :param model: The agent, any SB3 on-policy one, with or without a memory.
-    :param env: Its environment, as for ``evaluate_robustness``. Of several, the first is followed.
+    :param env: Its environment, as for ``evaluate_robustness``. Of several, the first one is recorded.
     :param attack: The attack, fitted if it is learned; ``None`` for the natural episode.
     :param seed: Seed of the episode.
     :param deterministic: Whether the agent takes its most likely action.
@@ -80,7 +80,7 @@ def trace_episode(
 
 
 class _Actor:
-    """A model that keeps what it is shown of the first environment."""
+    """A model that stores the observations that it receives from the first environment."""
 
     def __init__(self, model: OnPolicyAlgorithm) -> None:
         self._model = model
@@ -95,7 +95,7 @@ class _Actor:
 
 
 class _Stage(VecEnvWrapper):
-    """Environments that keep what the first of them shows and gives."""
+    """Environments that store the observations and rewards of the first of them."""
 
     def __init__(self, venv: VecEnv) -> None:
         super().__init__(venv)
