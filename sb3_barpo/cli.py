@@ -4,6 +4,7 @@ import argparse
 import sys
 from ast import literal_eval
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -128,7 +129,7 @@ def _evaluate(
         raise ValueError(f"--names needs one name for each of the {len(agents)} agents, but there are {len(names)}.")
     loaded = [load_agent(path, env, n_envs, algo, vec_normalize) for path in agents]
     if names is not None:
-        loaded = [one._replace(name=name) for one, name in zip(loaded, names, strict=True)]
+        loaded = [replace(one, name=name) for one, name in zip(loaded, names, strict=True)]
     report = evaluate(loaded, attacks, epsilon, budget, output, jobs, episodes, seed, not stochastic)
     print(f"\n{report.to_markdown()}\n{report.verdict()}\n\nThe report and its pictures: {output / 'report.md'}")
 

@@ -37,7 +37,8 @@ class RobustEvalCallback(EvalCallback):
     :param ball: Their ball, :class:`sb3_barpo.adversary.LinfBall` by default.
     :param kwargs: Further arguments of ``EvalCallback``; ``render`` is not supported.
     :raises ValueError: for a setting out of range, an unknown attack or one that is learned, or ``render``.
-    :raises TypeError: for an attack that is not a name: an ``Attack`` object would keep attacking the policy that it was built with.
+    :raises TypeError: for an attack that is not a name: an ``Attack`` object would keep attacking the policy that
+        it was built with.
     """
 
     model: OnPolicyAlgorithm
@@ -58,7 +59,8 @@ class RobustEvalCallback(EvalCallback):
         names = [attacks] if isinstance(attacks, str) else list(attacks)
         if not all(isinstance(name, str) for name in names):
             raise TypeError(
-                f"The attacks of a callback are names, such as 'mad', built anew for each evaluation, but they are {attacks!r}."
+                f"The attacks of a callback are names, such as 'mad', built anew for each evaluation, but they are "
+                f"{attacks!r}."
             )
         EvalConfig(self.n_eval_episodes)
         check_settings(names, [epsilon])  # one strength: the best model needs one number
