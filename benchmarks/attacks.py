@@ -70,7 +70,7 @@ def episodes_under_mad(args: argparse.Namespace) -> str:
     for n_envs in (1, args.n_envs):
         model, venv = load(args, n_envs)
         start = time.perf_counter()
-        episodes = run_trial(origin_of(model), model, venv, MAD(model, args.epsilon), EvalConfig(args.episodes))
+        episodes = run_trial(origin_of(model, venv), model, venv, MAD(model, args.epsilon), EvalConfig(args.episodes))
         took = time.perf_counter() - start
         steps = sum(episode[-1] for episode in episodes) / took
         rows.append({"environments together": n_envs, "episodes": args.episodes, "s": took, "steps/s": steps})

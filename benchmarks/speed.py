@@ -237,7 +237,7 @@ def episodes_under_mad(args: argparse.Namespace) -> pd.DataFrame:
         venv = VecNormalize.load(str(folder / "vecnormalize.pkl"), make_vec_env(args.env, n_envs=n_envs))
         model = PPO.load(folder / "agent", env=venv, device="cpu", custom_objects=changed)
         start = time.perf_counter()
-        done = run_trial(origin_of(model), model, venv, MAD(model, EPSILON), EvalConfig(episodes))
+        done = run_trial(origin_of(model, venv), model, venv, MAD(model, EPSILON), EvalConfig(episodes))
         took = time.perf_counter() - start
         steps = sum(episode[-1] for episode in done)
         rows[name] = {"episodes": episodes, "episodes/s": episodes / took, "steps/s": steps / took}

@@ -10,6 +10,16 @@ if TYPE_CHECKING:
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
 #: Stands in tables for what was not measured.
 NONE = "–"
+#: How pictures call the attacks.
+_DISPLAYED = {
+    "random": "Random",
+    "critic": "Critic",
+    "mad": "MAD",
+    "robust_sarsa": "Robust Sarsa",
+    "sarsa_mad": "RS+MAD",
+    "sarl": "SA-RL",
+    "paad": "PA-AD",
+}
 _STYLE: dict[Any, Any] = {"axes.spines.top": False, "axes.spines.right": False, "font.size": 11, "axes.titlesize": 11.5}
 
 
@@ -30,6 +40,11 @@ def canvas(width: float, height: float = 4.0, **grid: Any) -> "tuple[Figure, Any
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
         return figure, figure.subplots(**grid)
+
+
+def display(attack: str) -> str:
+    """:return: An attack's name as the field writes it; one's own attacks keep theirs."""
+    return _DISPLAYED.get(attack, attack)
 
 
 def number(value: float) -> str:

@@ -90,10 +90,10 @@ def test_what_has_no_statistics(call: object, match: str) -> None:
 def test_rows_know_algorithm_and_seed_of_training() -> None:
     frame = report_of(A={("natural", 0.0): [1, 2], ("mad", 0.1): [1, 2]}).to_frame()
     named = Rows(frame.assign(algorithm="BARPO", train_seed=7))
-    assert named.origins.loc["A"].to_list() == ["BARPO", 7]
+    assert named.origins.loc["A"].to_list() == ["BARPO", 7, "", ""]
     unknown = Rows(frame.assign(algorithm="BARPO", train_seed=None))
     assert unknown.origins["train_seed"].isna().all()
-    with pytest.raises(ValueError, match="one algorithm and one train_seed, but A has several"):
+    with pytest.raises(ValueError, match="one algorithm, train_seed, env and unit, but A has several"):
         Rows(frame.assign(algorithm="BARPO", train_seed=[0, 0, 1, 1]))
 
 

@@ -13,7 +13,7 @@ from stable_baselines3.common.vec_env import VecEnv, sync_envs_normalization, un
 from sb3_barpo.adversary import Ball
 from sb3_barpo.attacks import attack_names
 from sb3_barpo.evaluation.report import RobustnessReport
-from sb3_barpo.evaluation.robustness import check_settings, evaluate_robustness, learned_names
+from sb3_barpo.evaluation.robustness import USUAL_EPSILON, check_settings, evaluate_robustness, learned_names
 from sb3_barpo.evaluation.rows import NATURAL
 from sb3_barpo.evaluation.settings import EvalConfig
 
@@ -31,10 +31,11 @@ class RobustEvalCallback(EvalCallback):
     :param eval_env: Evaluation environment, wrapped as the training environment is, but not by an attack. The
         statistics of ``VecNormalize`` are copied to it.
     :param attacks: Names of attacks that need no learning.
-    :param epsilon: Their strength, in units of what the policy sees.
+    :param epsilon: Their strength, in units of what the policy sees, by default the one at the end of the agent's
+        training, and 0.075 for agents that are not trained to be robust.
     :param seed: Seed of the first episode, by default other than those of ``evaluate_robustness``: the best model
         would look better on the episodes by which it was chosen.
-    :param ball: Their ball, :class:`sb3_barpo.adversary.LinfBall` by default.
+    :param ball: Their ball, by default the agent's own.
     :param kwargs: Further arguments of ``EvalCallback``; ``render`` is not supported.
     :raises ValueError: for a setting out of range, an unknown attack or one that is learned, or ``render``.
     :raises TypeError: for an attack that is not a name: an ``Attack`` object would keep attacking the policy that
@@ -50,7 +51,7 @@ class RobustEvalCallback(EvalCallback):
         eval_env: gym.Env[Any, Any] | VecEnv,
         *,
         attacks: str | Sequence[str] = ("random", "critic", "mad"),
-        epsilon: float = 0.075,
+        epsilon: float | None = None,
         seed: int = 10_000,
         ball: Ball | None = None,
         **kwargs: Any,
@@ -63,7 +64,9 @@ class RobustEvalCallback(EvalCallback):
                 f"{attacks!r}."
             )
         EvalConfig(self.n_eval_episodes)
-        check_settings(names, [epsilon])  # one strength: the best model needs one number
+        check_settings(
+            names, [USUAL_EPSILON if epsilon is None else epsilon]
+        )  # one strength: the best model needs one number
         if to_learn := learned_names(attack_names(names)):
             raise ValueError(
                 f"{', '.join(to_learn)} would have to be fitted anew at each evaluation, which takes longer than the "

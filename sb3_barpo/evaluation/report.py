@@ -1,10 +1,10 @@
 """`RobustnessReport`: the rows of an evaluation with its numbers, tables, pictures and files."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -21,8 +21,14 @@ class RobustnessReport(Rows):
     pictures and files.
 
     :param frame: One row an episode, see :class:`sb3_barpo.evaluation.rows.Rows`.
+    :param judged: What was judged, as JSON can hold it: ``agents`` by name, and how it came about.
     :raises ValueError: if the rows are incomplete, contradict each other, or are not comparable.
     """
+
+    def __init__(self, frame: pd.DataFrame, judged: Mapping[str, Any] | None = None) -> None:
+        super().__init__(frame)
+        #: What was judged: files, steps, settings of training, environments, versions.
+        self.judged: dict[str, Any] = {"agents": {}} if judged is None else dict(judged)
 
     @property
     def natural(self) -> float:
@@ -81,17 +87,19 @@ class RobustnessReport(Rows):
         """
         return self._written(plots.returns_by_attack(self, epsilon), path)
 
-    def plot_epsilon(self, path: str | Path | None = None) -> "Figure":
+    def plot_epsilon(self, path: str | Path | None = None, mixed_units: bool = False) -> "Figure":
         """
-        Draw the return under the worst attack against ε, a line for each agent: mean and standard deviation.
+        Draw the return under the worst attack against ε, a line for each agent: its mean with a 95 % bootstrap
+        interval over the episodes.
 
         :param path: File to write, its ending says in what format; ``None`` for none.
+        :param mixed_units: Whether to draw agents whose ε are in different units on one axis.
         :return: The figure.
         :raises ImportError: if matplotlib is not installed.
-        :raises ValueError: if there is only one ε besides 0.
+        :raises ValueError: if there is only one ε besides 0, or the agents' ε are in different units.
         :raises OSError: if the file cannot be written.
         """
-        return self._written(plots.worst_case_by_epsilon(self), path)
+        return self._written(plots.worst_case_by_epsilon(self, mixed_units), path)
 
     def _written(self, figure: "Figure", path: str | Path | None) -> "Figure":
         if path is not None:
@@ -109,13 +117,15 @@ class RobustnessReport(Rows):
 
     def to_json(self, path: str | Path) -> None:
         """
-        :param path: File to write: a list of rows. :meth:`from_json` reads it.
+        :param path: File to write: ``judged`` and ``rows``. :meth:`from_json` reads it.
         :raises OSError: if it cannot be written.
         """
         # Not pandas' own writer, which rounds to 15 digits at most.
-        rows = ",\n".join(json.dumps(row) for row in self._frame.to_dict("records"))
+        seeds = [None if seed is pd.NA else int(seed) for seed in self._frame["train_seed"]]
+        records = zip(self._frame.to_dict("records"), seeds, strict=True)
+        rows = ",\n".join(json.dumps({**row, "train_seed": seed}) for row, seed in records)
         with _writing(path) as target:
-            target.write_text(f"[\n{rows}\n]\n", encoding="utf-8")
+            target.write_text(f'{{"judged": {json.dumps(self.judged)},\n"rows": [\n{rows}\n]}}\n', encoding="utf-8")
 
     @classmethod
     def from_csv(cls, path: str | Path) -> "RobustnessReport":
@@ -126,7 +136,10 @@ class RobustnessReport(Rows):
     @classmethod
     def from_json(cls, path: str | Path) -> "RobustnessReport":
         """:return: The report that :meth:`to_json` wrote."""
-        return cls(pd.DataFrame(json.loads(Path(path).read_text(encoding="utf-8"))))
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        if isinstance(content, list):  # version 0.1 wrote the rows alone
+            return cls(pd.DataFrame(content))
+        return cls(pd.DataFrame(content["rows"]), content["judged"])
 
     @classmethod
     def merge(cls, reports: "Iterable[RobustnessReport]") -> "RobustnessReport":
@@ -135,10 +148,12 @@ class RobustnessReport(Rows):
         :return: One report on all of them.
         :raises ValueError: if there are none, if an agent occurs twice, or the episodes differ.
         """
-        frames = [report.to_frame() for report in reports]
-        if not frames:
+        merged = list(reports)
+        if not merged:
             raise ValueError("merge needs at least one report, but it got none.")
-        return cls(pd.concat(frames, ignore_index=True))
+        judged = {key: value for report in merged for key, value in report.judged.items()}
+        judged["agents"] = {name: one for report in merged for name, one in report.judged["agents"].items()}
+        return cls(pd.concat([report.to_frame() for report in merged], ignore_index=True), judged)
 
     def __repr__(self) -> str:
         return (

@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
-from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
+from stable_baselines3.common.running_mean_std import RunningMeanStd
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_normalize
 from tqdm import tqdm
 
 from sb3_barpo.adversary import Ball
@@ -21,17 +22,21 @@ from sb3_barpo.attacks.learned import check_clean_env
 from sb3_barpo.attacks.victim import undisturbed
 from sb3_barpo.evaluation.budgets import Budget, check_budget
 from sb3_barpo.evaluation.episodes import is_monitored, run_episodes
+from sb3_barpo.evaluation.judged import describe, env_of, own_ball, own_epsilon, too_weak, unit_of
 from sb3_barpo.evaluation.report import RobustnessReport
 from sb3_barpo.evaluation.rows import COLUMNS, NATURAL, Origin, make_rows
 from sb3_barpo.evaluation.search import Victim, find_attacks
 from sb3_barpo.evaluation.settings import EvalConfig
+
+#: The field's strength for Hopper-v5 (Zhang et al., NeurIPS 2020).
+USUAL_EPSILON = 0.075
 
 
 def evaluate_robustness(
     model: OnPolicyAlgorithm,
     env: gym.Env[Any, Any] | VecEnv,
     attacks: str | Attack | Sequence[str | Attack] = ("random", "critic", "mad"),
-    epsilon: float | Sequence[float] = 0.075,
+    epsilon: float | Sequence[float] | None = None,
     n_eval_episodes: int = 50,
     seed: int = 0,
     deterministic: bool = True,
@@ -61,7 +66,8 @@ def evaluate_robustness(
     :param attacks: Names, ``"all"`` for the six of the field's tables, or :class:`Attack` objects, fitted if they are
         learned. Objects keep their own ε.
     :param epsilon: Strength of the named attacks, in units of what the policy sees; or several, for a
-        curve over ε.
+        curve over ε. Defaults to the strength at the end of the agent's own training, and to 0.075 for agents that were
+        not trained to be robust.
     :param n_eval_episodes: Number of episodes for each attack and ε.
     :param seed: Seed of the first episode.
     :param deterministic: Whether the agent takes its most likely action.
@@ -73,8 +79,9 @@ def evaluate_robustness(
         a :class:`sb3_barpo.evaluation.budgets.Budget`.
     :param n_jobs: Number of processes of that search.
     :param folder: Where fitted attackers are stored and reused; ``None`` stores nothing.
-    :param ball: The named attacks' ball, :class:`sb3_barpo.adversary.LinfBall` by default. Observations whose keys are
-        not all of one kind need one with a scale by key.
+    :param ball: The named attacks' ball, by default the agent's own, and :class:`sb3_barpo.adversary.LinfBall` for
+        agents that were not trained to be robust. Observations whose keys are not all of one kind need one with a scale
+        by key.
     :param algorithm: What the report says trained the agent, by default the name of its class. The seed of training is
         the model's ``seed``.
     :return: The report, one row an episode.
@@ -84,10 +91,15 @@ def evaluate_robustness(
     :raises TypeError: if the model or its observation space cannot be attacked, or something among
         ``attacks`` is no attack.
     """
+    if epsilon is None:
+        epsilon = own_epsilon(model) or USUAL_EPSILON
+    ball = own_ball(model) if ball is None else ball
     check_settings(attacks, epsilon, budget)
     config = EvalConfig(n_eval_episodes, seed, deterministic)
     venv = BaseAlgorithm._wrap_env(env)
     _check_env(model, venv, warn)
+    if warn and (weak := too_weak(model, venv, max(_strengths(epsilon)))):
+        warnings.warn(weak, UserWarning, stacklevel=2)
     listed, strengths = attack_names(attacks), _strengths(epsilon)
     for given in listed:
         if isinstance(given, LearnedAttack):
@@ -97,25 +109,27 @@ def evaluate_robustness(
         victim = Victim(model, venv, None if folder is None else Path(folder), ball)
         (learned,) = find_attacks([victim], to_learn, max(strengths), budget, n_jobs, seed, deterministic, progress_bar)
     trials: list[Attack | None] = [None, *_build(model, listed, strengths, learned, ball)]
-    origin = origin_of(model, name, algorithm)
+    origin = origin_of(model, venv, name, algorithm)
     rows: list[tuple[Any, ...]] = []
     with tqdm(total=len(trials) * n_eval_episodes, unit="episode", disable=not progress_bar) as bar:
         for attack in trials:
             what = NATURAL if attack is None else f"{attack.name} at ε = {attack.epsilon:g}"
             bar.set_description(f"{origin.agent}, {what}")
             rows += run_trial(origin, model, venv, attack, config, bar.update)
-    return RobustnessReport(pd.DataFrame(rows, columns=COLUMNS))
+    judged = {"agents": {origin.agent: describe(model, venv, ball, None)}}
+    return RobustnessReport(pd.DataFrame(rows, columns=COLUMNS), judged)
 
 
-def origin_of(model: OnPolicyAlgorithm, name: str | None = None, algorithm: str | None = None) -> Origin:
+def origin_of(model: OnPolicyAlgorithm, venv: VecEnv, name: str | None = None, algorithm: str | None = None) -> Origin:
     """
     :param model: The agent.
+    :param venv: Its environments.
     :param name: Its name, by default that of its class.
     :param algorithm: What trained it, by default its class.
     :return: What its rows say of it; its seed of training is the model's own.
     """
     kind = type(model).__name__
-    return Origin(name or kind, algorithm or kind, model.seed)
+    return Origin(name or kind, algorithm or kind, model.seed, env_of(venv)[0], unit_of(venv))
 
 
 def run_trial(
@@ -157,6 +171,8 @@ def check_settings(
             )
     if not strengths:
         raise ValueError("epsilon is an empty list: name at least one strength.")
+    if len(set(strengths)) < len(strengths):
+        raise ValueError(f"Each ε is evaluated once, but epsilon is {epsilon!r}: name each strength once.")
     check_budget(budget)
     if learned_names(listed) and max(strengths) == 0:
         raise ValueError(
@@ -208,10 +224,26 @@ def _check_env(model: OnPolicyAlgorithm, venv: VecEnv, warn: bool) -> None:
             UserWarning,
             stacklevel=3,
         )
-    if warn and model.get_vec_normalize_env() is not None and unwrap_vec_normalize(venv) is None:
+    normalised = model.get_vec_normalize_env() is not None or getattr(model, "vec_normalize", False)
+    layer = unwrap_vec_normalize(venv)
+    if warn and normalised and layer is None:
         warnings.warn(
             "The model was trained with VecNormalize, but the environment is not wrapped by it: the policy will see "
             "raw observations. Wrap it: VecNormalize.load(path, venv).",
             UserWarning,
             stacklevel=3,
         )
+    if layer is not None and layer.norm_obs and _is_unfitted(layer):
+        raise ValueError(
+            "VecNormalize has no statistics yet, so it would change observations in another way than in training. Load "
+            "those of the agent: VecNormalize.load(path, venv)."
+        )
+
+
+def _is_unfitted(layer: VecNormalize) -> bool:
+    statistics = layer.obs_rms.values() if isinstance(layer.obs_rms, dict) else [layer.obs_rms]
+    fresh = RunningMeanStd()
+    return all(
+        one.count == fresh.count and not np.any(one.mean) and np.all(one.var == 1)  # not even set by hand
+        for one in statistics
+    )

@@ -12,7 +12,9 @@ NATURAL = "natural"
 _TYPES: dict[str, Any] = {
     "agent": str,
     "algorithm": str,
-    "train_seed": "Int64",  # the one column that may be empty
+    "train_seed": "Int64",  # NA where it is unknown
+    "env": str,
+    "unit": str,
     "attack": str,
     "epsilon": float,
     "episode": int,
@@ -32,11 +34,16 @@ class Origin(NamedTuple):
     :param algorithm: What trained it, or a label of how it was trained. Agents that share it differ in
         ``train_seed`` only, and are summarised together.
     :param train_seed: The seed that it was trained with, ``None`` if it is unknown.
+    :param env: Id of its environment, empty if it is unknown.
+    :param unit: What ε is measured in: ``"std"`` for standard deviations, under ``VecNormalize``, ``"raw"`` for the
+        environment's own units, empty if it is unknown.
     """
 
     agent: str
     algorithm: str
     train_seed: int | None
+    env: str = ""
+    unit: str = ""
 
 
 def make_rows(
@@ -57,12 +64,12 @@ class Rows:
     """
     Episodes without an attack and under attacks, of one agent or several on the same episodes.
 
-    :param frame: One row an episode, with the columns ``agent``, ``algorithm``, ``train_seed`` (may be empty),
-        ``attack`` (``"natural"`` for no attack), ``epsilon`` (0 for natural rows), ``episode``, ``seed``, ``return``
-        and ``length``. Files of version 0.1 lack ``algorithm`` and ``train_seed``; both are then read from agents'
-        names of the form ``<algorithm>-seed<seed>``.
+    :param frame: One row an episode, with the columns ``agent``, ``algorithm``, ``train_seed``, ``env`` and ``unit``
+        (see :class:`Origin`), ``attack`` (``"natural"`` for no attack), ``epsilon`` (0 for natural rows), ``episode``,
+        ``seed``, ``return`` and ``length``. Files of version 0.1 say less of an agent's origin: algorithm and seed are
+        then read from its name, if that is of the form ``<algorithm>-seed<seed>``.
     :raises ValueError: if columns or rows are missing, a return is NaN or infinite, an episode occurs twice, an agent
-        has two algorithms or seeds, or the agents did not go through the same attacks and seeds.
+        has two origins, or the agents did not go through the same attacks and seeds.
     """
 
     def __init__(self, frame: pd.DataFrame) -> None:
@@ -91,8 +98,18 @@ class Rows:
 
     @property
     def origins(self) -> pd.DataFrame:
-        """``algorithm`` and ``train_seed`` of each agent."""
-        return self._frame.drop_duplicates("agent").set_index("agent")[["algorithm", "train_seed"]]
+        """What is known of each agent: ``algorithm``, ``train_seed``, ``env`` and ``unit``."""
+        return self._frame.drop_duplicates("agent").set_index("agent")[list(Origin._fields[1:])]
+
+    @property
+    def env(self) -> str:
+        """The agents' environments, joined by commas; empty if they are unknown."""
+        return ", ".join(env for env in self.origins["env"].unique() if env)
+
+    @property
+    def units(self) -> list[str]:
+        """The units of ε, in the order of the rows; one where all agents' observations are measured alike."""
+        return list(self.origins["unit"].unique())
 
     def at(self, epsilon: float | None = None) -> pd.DataFrame:
         """
@@ -161,19 +178,19 @@ def _checked(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _with_origins(frame: pd.DataFrame) -> pd.DataFrame:
     """Rows of version 0.1, whose agents' names were their only origin."""
-    absent = [column for column in ("algorithm", "train_seed") if column not in frame.columns]
-    if not absent or "agent" not in frame.columns:
+    absent = [column for column in Origin._fields if column not in frame.columns]
+    if not absent or "agent" in absent:
         return frame
     parts = frame["agent"].astype(str).str.extract(r"^(?P<algorithm>.*?)(?:-seed(?P<train_seed>\d+))?$")
-    return frame.assign(**{column: parts[column] for column in absent})
+    return frame.assign(**{column: parts.get(column, "") for column in absent})
 
 
 def _check_origins(frame: pd.DataFrame) -> None:
-    origins = frame[["agent", "algorithm", "train_seed"]].drop_duplicates()
+    origins = frame[list(Origin._fields)].drop_duplicates()
     doubled: Sequence[str] = sorted(origins.loc[origins.duplicated("agent"), "agent"])
     if doubled:
         raise ValueError(
-            f"An agent has one algorithm and one train_seed, but {', '.join(doubled)} has several. Give each "
+            f"An agent has one algorithm, train_seed, env and unit, but {', '.join(doubled)} has several. Give each "
             "agent a name of its own."
         )
 

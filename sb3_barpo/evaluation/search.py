@@ -31,6 +31,7 @@ from sb3_barpo.attacks.two_rates import TwoRatesPolicy
 from sb3_barpo.attacks.victim import normalizer_digest, undisturbed, victim_digest
 from sb3_barpo.evaluation.budgets import Budget, Member, make_budget
 from sb3_barpo.evaluation.episodes import run_episodes
+from sb3_barpo.evaluation.judged import env_of
 from sb3_barpo.resume import read_record, replacing, write_record
 from sb3_barpo.training.robust import RobustUpdate
 
@@ -158,13 +159,13 @@ def members_tried(folder: Path) -> pd.DataFrame:
 def _target(
     victim: Victim, budget: str | Budget, epsilon: float, seed: int, deterministic: bool, stack: ExitStack
 ) -> _Target:
-    env_id, kwargs = _identity(victim.venv)
+    env_id, kwargs = env_of(victim.venv)
     folder = victim.folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="attacks-")))
     folder.mkdir(parents=True, exist_ok=True)
     members = make_budget(budget, env_id, isinstance(victim.model, RobustUpdate), victim.venv.num_envs)
     record = {
         "env": env_id,
-        "env_kwargs": kwargs,
+        "env_kwargs": repr(kwargs) if env_id else "",
         "n_envs": victim.venv.num_envs,
         "victim": victim_digest(victim.model),
         "normalizer": normalizer_digest(victim.venv),
@@ -178,17 +179,13 @@ def _target(
     return _Target(pack(victim.model, victim.venv), folder, members, record, victim.ball)
 
 
-def _identity(venv: VecEnv) -> tuple[str, str]:
-    """Id and arguments of the environments, as far as they were made by ``gym.make``."""
-    spec = venv.get_attr("spec")[0]
-    return ("", "") if spec is None else (spec.id, repr(spec.kwargs))
-
-
 def _run(tasks: list[_Task], n_jobs: int, progress_bar: bool) -> dict[tuple[Path, str], Path]:
     """The file of the strongest member, by folder and attack."""
     waiting = sorted((task for task in tasks if not task.path.exists()), key=lambda task: -task.member.total_timesteps)
     finished = len(tasks) - len(waiting)
-    with tqdm(total=len(tasks), initial=finished, desc="attackers", unit="fit", disable=not progress_bar) as bar:
+    with tqdm(
+        total=len(tasks), initial=finished, desc="attackers", unit="fit", disable=not (progress_bar and tasks)
+    ) as bar:
         for _ in Parallel(n_jobs, return_as="generator_unordered")(delayed(_fit)(task) for task in waiting):
             bar.update()
     best: dict[tuple[Path, str], tuple[float, Path]] = {}
