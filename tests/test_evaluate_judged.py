@@ -1,6 +1,8 @@
 """What `evaluate` infers, what it writes down about it, and what it refuses to compare."""
 
+import base64
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +75,18 @@ def test_without_a_flag_that_the_software_could_know(
             assert known in text
     assert "(episode-ppo-X_1.png)" in (output / "report.md").read_text()
     assert (output / "episode-ppo-X_1.png").exists()
+
+
+def test_one_page_holds_everything(tmp_path: Path) -> None:
+    agent, output = stored(tmp_path / "agent"), tmp_path / "out"
+    evaluated(agent, "--epsilon", 0.1, 0.2, "--names", "<A>", "--output", output, "--html")
+    page = (output / "report.html").read_text()
+    for picture in ("returns.png", "epsilon.png", "episode--A-.png"):
+        assert base64.b64encode((output / picture).read_bytes()).decode() in page
+    assert page.count("<table") == 1
+    assert "&lt;A&gt;" in page
+    assert "<A>" not in page
+    assert not re.search(r"(src|href)=.(?!data:)", page)  # nothing outside it
 
 
 def test_links_to_files_with_spaces_work(tmp_path: Path) -> None:

@@ -200,6 +200,16 @@ def test_the_verdict_says_that_learned_attacks_were_not_run(attack: str, says: b
     assert ("Learned attacks were not run" in report.verdict()) == says
 
 
+def test_a_notebook_shows_the_verdict_and_the_table() -> None:
+    report = report_of(**{"<A>": HAND["PPO"], "B": HAND["BARPO"]})
+    shown = report._repr_html_()
+    assert shown.startswith("<p>Under the worst of random and mad at ε = 0.1")
+    assert shown.count("<tr>") == 3
+    assert "&lt;A&gt;" in shown
+    assert "<A>" not in shown
+    assert "Robustness: (worst case" in shown
+
+
 def test_what_was_judged_goes_with_the_report(tmp_path: Path) -> None:
     reports = [
         RobustnessReport(report_of(**{name: HAND[name]}).to_frame(), {"agents": {name: {"steps": 7}}}) for name in HAND

@@ -122,7 +122,7 @@ def test_the_picture_shows_shares_of_epsilon_and_sums_of_rewards() -> None:
     assert bar.get_ylabel() == "δ / ε"
     natural, mad, end = bottom.lines
     assert (end.get_xdata(), end.get_ydata()) == ([3], [-0.5])  # the natural episode ends beyond the picture
-    np.testing.assert_allclose(natural.get_ydata(), [0, 1, 3, 6, 10])
+    np.testing.assert_allclose(natural.get_ydata(), [0, 1, 3, 6])
     np.testing.assert_allclose(mad.get_ydata(), [0, 1, -1, -0.5])
     labels = [text.get_text() for text in bottom.get_legend().get_texts()]
     assert labels == ["natural: 10.0 in 4 steps", "MAD: −0.500 in 3 steps"]

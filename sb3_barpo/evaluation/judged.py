@@ -83,7 +83,7 @@ def describe(model: OnPolicyAlgorithm, venv: VecEnv, ball: Ball | None, loaded: 
         "unit_of_epsilon": UNITS[unit_of(venv)],
         "ball": repr(ball or LinfBall()),
         "env": env_id,
-        "env_kwargs": {key: repr(value) for key, value in kwargs.items()},
+        "env_kwargs": {key: repr(value) for key, value in kwargs.items() if key != "render_mode"},
         "wrappers": _wrappers(venv),
         "n_envs": venv.num_envs,
     }
@@ -115,12 +115,12 @@ def lines(judged: Mapping[str, Any]) -> list[str]:
     :param judged: ``agents``, what :func:`describe` says of each by name, and what :func:`circumstances` says.
     :return: It in words, a line for each agent and one for the circumstances.
     """
-    told = [f"- **{name}**: {_sentence(agent)}" for name, agent in judged["agents"].items()]
+    told = [f"**{name}**: {_sentence(agent)}" for name, agent in judged["agents"].items()]
     if "versions" in judged:
         versions = ", ".join(f"{name} {version}" for name, version in judged["versions"].items())
-        told.append(f"- {judged['date']}, {versions}")
+        told.append(f"{judged['date']}, {versions}")
     if judged.get("command"):
-        told.append(f"- `{judged['command']}`")
+        told.append(f"`{judged['command']}`")
     return told
 
 

@@ -41,7 +41,7 @@ def returns_by_attack(rows: Rows, epsilon: float | None = None) -> "Figure":
             places = centre + 0.28 * width * _jitter(len(returns))
             axes.plot(places, returns, "o", color=colour, alpha=0.45, ms=4, mew=0)
             for side, label in ((-1, agent if g == 0 else None), (1, None)):
-                ends = [centre + side * 0.34 * width, centre + side * 0.48 * width]
+                ends = [centre + side * 0.34 * width, centre + side * 0.44 * width]
                 axes.plot(ends, [returns.mean()] * 2, color=colour, lw=3, label=label)
             if attack == worst[agent]:
                 axes.plot(centre, 0.015, "^", color=colour, ms=7, transform=axes.get_xaxis_transform(), clip_on=False)
@@ -153,15 +153,15 @@ def plot_trace(clean: "Trace", attacked: "Trace", title: str) -> "Figure":
         _actions(middle[1], attacked)
     for trace, colour in zip((clean, attacked), COLOURS, strict=False):
         length, sums = len(trace.rewards), np.concatenate([[0.0], np.cumsum(trace.rewards)])
+        shown = sums[: steps + 1]
         label = f"{display(trace.attack)}: {number(sums[-1])} in {counted(length, 'step')}"
-        bottom.plot(sums, color=colour, lw=2.2, label=label)
+        bottom.plot(shown, color=colour, lw=2.2, label=label)
         if length <= steps:
             bottom.plot(length, sums[-1], "o", color=colour, ms=6, clip_on=False, zorder=3)
     top.set_xlim(0, steps)
     top.xaxis.get_major_locator().set_params(integer=True)
     bottom.set_xlabel("step")
     bottom.set_ylabel("reward so far")
-    bottom.autoscale(axis="y")
     _legend_above(bottom)
     return figure
 

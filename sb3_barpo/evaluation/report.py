@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,7 +69,7 @@ class RobustnessReport(Rows):
 
     def to_markdown(self) -> str:
         """:return: A table, one row for each agent and ε, and a line that says what its figures are."""
-        return tables.markdown(self)
+        return f"{tables.returns(self)}\n\n{tables.legend(self)}\n"
 
     def verdict(self) -> str:
         """:return: One sentence: what each agent keeps under the worst attack, and who has the highest worst case."""
@@ -160,6 +161,11 @@ class RobustnessReport(Rows):
             f"RobustnessReport(agents={self.agents}, attacks={self.attacks}, epsilons={self.epsilons}, "
             f"n_episodes={len(self.seeds)})"
         )
+
+    def _repr_html_(self) -> str:
+        """A notebook shows this."""
+        table = tables.returns(self, "html")
+        return f"<p>{escape(self.verdict())}</p>{table}<p>{escape(tables.legend(self))}</p>"
 
     def __str__(self) -> str:
         return self.to_markdown()

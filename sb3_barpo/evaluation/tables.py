@@ -1,6 +1,7 @@
 """A report in words: the table and the sentence."""
 
 import math
+from typing import Any
 
 import pandas as pd
 from tabulate import tabulate
@@ -11,10 +12,11 @@ from sb3_barpo.evaluation.rows import Rows
 from sb3_barpo.figures import NONE, counted, number, percent, spread
 
 
-def markdown(rows: Rows) -> str:
+def returns(rows: Rows, tablefmt: str = "pipe") -> str:
     """
     :param rows: The episodes.
-    :return: A table, one row for each agent and ε, and a line that says what its figures are.
+    :param tablefmt: One of ``tabulate``'s formats.
+    :return: A table, one row for each agent and ε.
     """
     columns = ["natural", *rows.attacks]
     units = {str(agent): str(unit) for agent, unit in rows.origins["unit"].items()}
@@ -23,17 +25,15 @@ def markdown(rows: Rows) -> str:
     for epsilon in rows.epsilons:
         for agent, row in rows.summary(epsilon).iterrows():
             unit = [units[str(agent)] for _ in mixed]
-            returns = [spread(row[name], row[f"{name}_std"]) if name in row else NONE for name in columns]
-            lines.append([agent, f"{epsilon:g}", *unit, *returns, number(row["worst_case"]), _change(row)])
-    headers = ["agent", "ε", *mixed, *columns, "worst case", "robustness"]
-    align = ["left"] + ["right"] * (len(headers) - 1)
-    table = tabulate(lines, headers, tablefmt="pipe", colalign=align, disable_numparse=True)
-    return f"{table}\n\n{_legend(rows)}\n"
+            cells = [spread(row[name], row[f"{name}_std"]) if name in row else NONE for name in columns]
+            lines.append([str(agent), f"{epsilon:g}", *unit, *cells, number(row["worst_case"]), _change(row)])
+    return _tabulated(["agent", "ε", *mixed, *columns, "worst case", "robustness"], lines, tablefmt)
 
 
-def by_algorithm(rows: Rows) -> str:
+def by_algorithm(rows: Rows, tablefmt: str = "pipe") -> str:
     """
     :param rows: The episodes.
+    :param tablefmt: One of ``tabulate``'s formats.
     :return: A table at the largest ε, one row an algorithm, of interquartile means over the seeds of training; empty if
         no algorithm has two seeds.
     """
@@ -44,12 +44,22 @@ def by_algorithm(rows: Rows) -> str:
         [algorithm, row["n_seeds"], *(_interval(row, column) for column in ("natural", "worst_case"))]
         for algorithm, row in table.iterrows()
     ]
-    headers = ["algorithm", "training seeds", "natural", "worst case"]
+    return _tabulated(["algorithm", "training seeds", "natural", "worst case"], lines, tablefmt)
+
+
+def _tabulated(headers: list[str], lines: list[list[Any]], tablefmt: str) -> str:
     align = ["left"] + ["right"] * (len(headers) - 1)
-    shown = tabulate(lines, headers, tablefmt="pipe", colalign=align, disable_numparse=True)
+    return tabulate(lines, headers, tablefmt=tablefmt, colalign=align, disable_numparse=True)
+
+
+def by_algorithm_legend(rows: Rows) -> str:
+    """
+    :param rows: The episodes.
+    :return: What the figures of :func:`by_algorithm` are.
+    """
     return (
-        f"{shown}\n\nε = {rows.epsilons[-1]:g}. Interquartile mean over the training seeds, with its 95 % bootstrap "
-        "interval, which is too narrow for few seeds.\n"
+        f"ε = {rows.epsilons[-1]:g}. Interquartile mean over the training seeds, with its 95 % bootstrap interval, "
+        "which is too narrow for few seeds."
     )
 
 
@@ -66,7 +76,11 @@ def _change(row: pd.Series) -> str:
     return percent(row["robustness"]) if row["natural"] * row["worst_case"] > 0 else NONE
 
 
-def _legend(rows: Rows) -> str:
+def legend(rows: Rows) -> str:
+    """
+    :param rows: The episodes.
+    :return: What the figures of :func:`returns` are.
+    """
     seeds = rows.seeds
     consecutive = seeds == list(range(seeds[0], seeds[0] + len(seeds)))
     listed = f"{seeds[0]} to {seeds[-1]}" if consecutive and len(seeds) > 1 else ", ".join(map(str, seeds))
