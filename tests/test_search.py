@@ -39,6 +39,7 @@ ALL = list(GRID.members)
 
 def siege(folder: Path | None = None, **kwargs: Any) -> Victim:
     venv = make_envs(n_envs=2, normalized=True)
+    venv.reset()  # the first statistics
     model = PPO("MlpPolicy", venv, **TINY)
     model.policy.load_state_dict(victim().policy.state_dict())
     return Victim(model, venv, folder)

@@ -8,7 +8,6 @@ from typing import Any
 import pandas as pd
 import torch as th
 from joblib import Parallel, delayed
-from tqdm import tqdm
 
 from sb3_barpo.adversary import Ball, L2Ball, LinfBall
 from sb3_barpo.agents.load import LoadedAgent
@@ -18,8 +17,9 @@ from sb3_barpo.attacks.victim import victim_digest
 from sb3_barpo.evaluation import RobustnessReport
 from sb3_barpo.evaluation.judged import circumstances, describe, own_ball, own_epsilon, too_weak
 from sb3_barpo.evaluation.pages import file_name, write_pages
+from sb3_barpo.evaluation.progress import Progress, Tell
 from sb3_barpo.evaluation.robustness import check_settings, learned_names, origin_of, run_trial
-from sb3_barpo.evaluation.rows import COLUMNS, Origin
+from sb3_barpo.evaluation.rows import COLUMNS, NATURAL, Origin
 from sb3_barpo.evaluation.search import Victim, find_attacks, members_tried
 from sb3_barpo.evaluation.settings import EvalConfig
 from sb3_barpo.resume import read_record, write_record
@@ -113,9 +113,14 @@ def evaluate(
                 path = folder / f"{name}.zip"  # the strongest, under a plain name
                 found[name].save(path)
             tasks += [(content, origin, name, path, strength, within) for strength in strengths]
-    waiting = (delayed(_trial)(*task, config) for task in tasks)
-    results = Parallel(n_jobs, return_as="generator")(waiting)
-    rows = [row for some in tqdm(results, "attacks", len(tasks), disable=not progress_bar) for row in some]
+    rows: list[tuple[Any, ...]] = []
+    n_episodes = len(tasks) * n_eval_episodes
+    with Progress("attacks", len(tasks), n_episodes, "episode", progress_bar, n_jobs) as progress:
+        waiting = (delayed(_trial)(*task, config, progress.tell) for task in tasks)
+        for task, some in zip(tasks, Parallel(n_jobs, return_as="generator")(waiting), strict=True):
+            rows += some
+            _, origin, attack, _, strength, _ = task
+            progress.finished(f"{attack or NATURAL} on {origin.agent}{f' at ε = {strength:g}' if attack else ''}")
     report = RobustnessReport(pd.DataFrame(rows, columns=COLUMNS), judged)
     if any(learned):
         tried = {agent.name: members_tried(folder) for agent, folder in zip(agents, folders, strict=True)}
@@ -198,6 +203,7 @@ def _trial(
     epsilon: float,
     ball: Ball | None,
     config: EvalConfig,
+    tell: Tell,
 ) -> list[tuple[Any, ...]]:
     th.set_num_threads(1)  # processes share the cores; more threads slow small networks down
     model, venv = unpack(content)
@@ -207,7 +213,9 @@ def _trial(
     elif name is not None:
         kind: Any = ATTACKS[name]
         attack = kind(model, epsilon, ball=ball)
-    return run_trial(origin, model, venv, attack, config)
+    rows = run_trial(origin, model, venv, attack, config, tell)
+    tell(0)
+    return rows
 
 
 def _worst(

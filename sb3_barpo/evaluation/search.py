@@ -22,7 +22,6 @@ from joblib import Parallel, delayed
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
-from tqdm import tqdm
 
 from sb3_barpo.adversary import Ball
 from sb3_barpo.agents.pack import pack, unpack
@@ -32,6 +31,7 @@ from sb3_barpo.attacks.victim import normalizer_digest, undisturbed, victim_dige
 from sb3_barpo.evaluation.budgets import Budget, Member, make_budget
 from sb3_barpo.evaluation.episodes import run_episodes
 from sb3_barpo.evaluation.judged import env_of
+from sb3_barpo.evaluation.progress import Progress, Tell, counted_steps
 from sb3_barpo.resume import read_record, replacing, write_record
 from sb3_barpo.training.robust import RobustUpdate
 
@@ -182,12 +182,11 @@ def _target(
 def _run(tasks: list[_Task], n_jobs: int, progress_bar: bool) -> dict[tuple[Path, str], Path]:
     """The file of the strongest member, by folder and attack."""
     waiting = sorted((task for task in tasks if not task.path.exists()), key=lambda task: -task.member.total_timesteps)
-    finished = len(tasks) - len(waiting)
-    with tqdm(
-        total=len(tasks), initial=finished, desc="attackers", unit="fit", disable=not (progress_bar and tasks)
-    ) as bar:
-        for _ in Parallel(n_jobs, return_as="generator_unordered")(delayed(_fit)(task) for task in waiting):
-            bar.update()
+    steps = sum(task.member.total_timesteps for task in waiting)
+    with Progress("attackers", len(waiting), steps, "step", progress_bar, n_jobs) as progress:
+        fits = (delayed(_fit)(task, progress.tell) for task in waiting)
+        for label in Parallel(n_jobs, return_as="generator_unordered")(fits):
+            progress.finished(label)
     best: dict[tuple[Path, str], tuple[float, Path]] = {}
     for task in tasks:
         key = task.path.parent, task.member.attack
@@ -196,13 +195,14 @@ def _run(tasks: list[_Task], n_jobs: int, progress_bar: bool) -> dict[tuple[Path
     return {key: path for key, (_, path) in best.items()}
 
 
-def _fit(task: _Task) -> None:
+def _fit(task: _Task, tell: Tell) -> str:
+    """Fit a member and compare it. :return: What is finished, in words."""
     th.set_num_threads(1)  # processes share the cores; more threads slow small networks down
     start = time.monotonic()
     model, venv = unpack(task.victim)
     attack = _build(task, model)
     if attack.origin is None:
-        attack.fit(venv, task.member.total_timesteps)
+        attack.fit(counted_steps(venv, tell), task.member.total_timesteps)
     record = task.record
     with undisturbed(model, venv):
         episodes = run_episodes(
@@ -211,7 +211,10 @@ def _fit(task: _Task) -> None:
     with replacing(task.path.with_suffix(".zip")) as file:
         attack.save(file)
     returns = [episode.reward for episode in episodes]
-    write_record(task.path, {**record, "returns": returns, "seconds": time.monotonic() - start})
+    tell(0)
+    seconds = time.monotonic() - start
+    write_record(task.path, {**record, "returns": returns, "seconds": seconds})
+    return f"{task.member.attack} on {task.path.parent.name}, {task.member.total_timesteps} steps in {seconds:.0f} s"
 
 
 def _build(task: _Task, model: OnPolicyAlgorithm) -> LearnedAttack:
