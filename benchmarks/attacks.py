@@ -27,7 +27,8 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_barpo.adversary import PGD, Adversary, Objective, Towards
 from sb3_barpo.attacks import MAD, PAAD, SARL
-from sb3_barpo.evaluation.robustness import run_trial
+from sb3_barpo.evaluation.robustness import origin_of, run_trial
+from sb3_barpo.evaluation.settings import EvalConfig
 from sb3_barpo.policies.evaluate import policy_output
 
 HERE = Path(__file__).parent
@@ -69,7 +70,7 @@ def episodes_under_mad(args: argparse.Namespace) -> str:
     for n_envs in (1, args.n_envs):
         model, venv = load(args, n_envs)
         start = time.perf_counter()
-        episodes = run_trial("agent", model, venv, MAD(model, args.epsilon), args.episodes, 0, True)
+        episodes = run_trial(origin_of(model, venv), model, venv, MAD(model, args.epsilon), EvalConfig(args.episodes))
         took = time.perf_counter() - start
         steps = sum(episode[-1] for episode in episodes) / took
         rows.append({"environments together": n_envs, "episodes": args.episodes, "s": took, "steps/s": steps})

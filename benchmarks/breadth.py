@@ -105,7 +105,8 @@ def table(name: str, report: RobustnessReport, episodes: int) -> str:
     task = TASKS[name]
     rows = pd.concat([report.summary(epsilon).assign(ε=epsilon) for epsilon in task.epsilons])
     numbers = [column for column in COLUMNS if column in rows]
-    rows[["algorithm", "seed"]] = rows.index.to_series().str.upper().str.split("-SEED", expand=True)
+    origins = report.origins.loc[rows.index]
+    rows["algorithm"], rows["seed"] = origins["algorithm"].str.upper(), origins["train_seed"].astype(object)
     means = rows.groupby(["ε", "algorithm"])[numbers].mean().reset_index().assign(seed="mean")
     shown = pd.concat([rows, means]).sort_values(["ε", "algorithm", "seed"])[["ε", "algorithm", "seed", *numbers]]
     shown[numbers] = shown[numbers].map("{:.4g}".format)

@@ -16,8 +16,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from sb3_barpo.evaluation import RobustnessReport
-from sb3_barpo.evaluation.plots import COLOURS
 from sb3_barpo.experiment import Agent, Evaluation, run
+from sb3_barpo.figures import COLOURS
 
 ALGORITHMS = ["ppo", "arpo", "barpo"]
 COLUMNS = ["natural", "random", "critic", "mad", "worst_case", "robustness"]
@@ -53,10 +53,9 @@ def main() -> None:
 def by_seed(report: RobustnessReport) -> pd.DataFrame:
     """One row an agent: its algorithm, its seed of training, its mean returns."""
     summary = report.summary()[COLUMNS]
-    summary[["algorithm", "seed"]] = summary.index.to_series().str.split("-seed", expand=True)
+    summary[["algorithm", "seed"]] = report.origins
     summary["algorithm"] = summary["algorithm"].str.upper()
     order = [algo.upper() for algo in ALGORITHMS]
-    summary["seed"] = summary["seed"].astype(int)
     return summary.sort_values(["algorithm", "seed"], key=lambda c: c.map(order.index) if c.name == "algorithm" else c)
 
 

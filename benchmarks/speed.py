@@ -34,7 +34,8 @@ from stable_baselines3.common.vec_env import VecNormalize
 from sb3_barpo import ARPO, BARPO
 from sb3_barpo.adversary import KL, SGLD, Adversary, Objective, Surrogate, WarmStart
 from sb3_barpo.attacks import MAD, SARL
-from sb3_barpo.evaluation.robustness import run_trial
+from sb3_barpo.evaluation.robustness import origin_of, run_trial
+from sb3_barpo.evaluation.settings import EvalConfig
 
 HERE = Path(__file__).parent
 EPSILON = 0.075
@@ -236,7 +237,7 @@ def episodes_under_mad(args: argparse.Namespace) -> pd.DataFrame:
         venv = VecNormalize.load(str(folder / "vecnormalize.pkl"), make_vec_env(args.env, n_envs=n_envs))
         model = PPO.load(folder / "agent", env=venv, device="cpu", custom_objects=changed)
         start = time.thread_time()
-        done = run_trial("agent", model, venv, MAD(model, EPSILON), episodes, 0, True)
+        done = run_trial(origin_of(model, venv), model, venv, MAD(model, EPSILON), EvalConfig(episodes))
         took = time.thread_time() - start
         steps = sum(episode[-1] for episode in done)
         rows[name] = {"episodes": episodes, "episodes/s": episodes / took, "steps/s": steps / took}

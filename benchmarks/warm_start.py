@@ -63,6 +63,7 @@ def main() -> None:
                 task.steps,
                 task.n_envs,
                 task.settings | strength | {"adversary": {"later_steps": later}},
+                label=f"barpo-{search}",
             )
             for seed in range(task.seeds)
             for search, later in SEARCHES.items()
@@ -78,8 +79,9 @@ def main() -> None:
 def table(env: str, report: RobustnessReport, episodes: int) -> str:
     task = TASKS[env]
     rows = report.summary()[COLUMNS]
-    rows[["search", "seed"]] = rows.index.to_series().str.extract(r"-(cold|warm)-seed(\d+)$")
-    rows = rows.astype({"seed": int}).sort_values(["search", "seed"])
+    rows[["search", "seed"]] = report.origins
+    rows["search"] = rows["search"].str.removeprefix("barpo-")
+    rows = rows.sort_values(["search", "seed"])
     kinds = rows.drop(columns="seed").groupby("search")
     ends = pd.concat([kinds.mean().assign(seed="mean"), kinds.median().assign(seed="median")]).sort_index(kind="stable")
     shown = pd.concat([ends.reset_index(), rows])[["search", "seed", *COLUMNS]]

@@ -1,6 +1,7 @@
 """The command line: ``sb3-barpo`` or ``python -m sb3_barpo``."""
 
 import argparse
+import shlex
 import sys
 from ast import literal_eval
 from collections.abc import Callable, Sequence
@@ -12,15 +13,11 @@ import gymnasium
 
 from sb3_barpo import __version__, zoo
 from sb3_barpo.adversary import DEFAULT_SOLVER, solver_spec
-from sb3_barpo.agents.load import load_agent
-from sb3_barpo.algorithms import ALGORITHMS
-from sb3_barpo.attacks import ATTACKS
+from sb3_barpo.commands import evaluate
 from sb3_barpo.demo import ENV, EPSILON, STEPS, demo
 from sb3_barpo.evaluation.budgets import BUDGETS
-from sb3_barpo.evaluation.campaign import evaluate
 from sb3_barpo.experiment import Evaluation
 from sb3_barpo.lab import command as lab
-from sb3_barpo.seeds import REPORT
 
 SOLVER = solver_spec(DEFAULT_SOLVER)
 
@@ -32,7 +29,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         130 for an interruption.
     """
     parser = _parser()
-    args = vars(parser.parse_args(argv))
+    given = sys.argv[1:] if argv is None else list(argv)
+    if not given:
+        parser.print_help()
+        return
+    args = vars(parser.parse_args(given))
+    if "line" in args:
+        args["line"] = shlex.join(["sb3-barpo", *given])  # to be written down
     command = args.pop("command")
     try:
         program = command(**args)
@@ -49,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"sb3-barpo {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_demo(commands)
-    _add_evaluate(commands)
+    evaluate.add(commands)
     _add_tune(commands)
     lab.add_to(commands)
     _add_zoo(commands)
@@ -75,68 +78,6 @@ def _add_demo(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
 
 def _demo(env: str, steps: int, epsilon: float, seed: int, output: Path, jobs: int, episodes: int) -> None:
     report = demo(env, steps, epsilon, seed, output, jobs, episodes)
-    print(f"\n{report.to_markdown()}\n{report.verdict()}\n\nThe report and its pictures: {output / 'report.md'}")
-
-
-def _add_evaluate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    sub = commands.add_parser(
-        "evaluate",
-        help="attack trained agents, report",
-        description="Search for the strongest attacks on SB3's on-policy agents, attack, and write a report with "
-        "pictures. What was fitted is stored in the output folder, and a killed search goes on where it was. Agents "
-        "are pickled files: load only what you trust.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    sub.add_argument(
-        "agents",
-        nargs="+",
-        type=Path,
-        help="files of agents, or their folders; VecNormalize's statistics are found beside them",
-    )
-    sub.add_argument("--env", required=True, help="id of their Gymnasium environment")
-    sub.add_argument("--attacks", nargs="+", default=["all"], help=f"'all' or some of {', '.join(ATTACKS)}")
-    sub.add_argument(
-        "--epsilon",
-        type=float,
-        nargs="+",
-        required=True,
-        help="strength, in units of what the policy sees, after VecNormalize; 0.075 is usual for Hopper",
-    )
-    sub.add_argument("--budget", default="standard", help=f"how hard to search: {', '.join(BUDGETS)}")
-    sub.add_argument("--jobs", type=int, default=1, help="number of processes")
-    sub.add_argument("--output", type=Path, default=Path("report"), help="folder to write to")
-    sub.add_argument("--episodes", type=int, default=50, help="episodes for each attack and strength")
-    sub.add_argument("--seed", type=int, default=REPORT.start, help="seed of the first episode and of the fits")
-    sub.add_argument("--n-envs", type=int, default=8, help="environments that step together")
-    sub.add_argument("--stochastic", action="store_true", help="let the agents sample their actions")
-    sub.add_argument("--names", nargs="+", help="names of the agents in the report")
-    sub.add_argument("--algo", help=f"algorithm of the agents, if the files do not tell: {', '.join(ALGORITHMS)}")
-    sub.add_argument("--vec-normalize", help="file of VecNormalize's statistics, or 'none'")
-    sub.set_defaults(command=_evaluate)
-
-
-def _evaluate(
-    agents: list[Path],
-    env: str,
-    attacks: list[str],
-    epsilon: list[float],
-    budget: str,
-    jobs: int,
-    output: Path,
-    episodes: int,
-    seed: int,
-    n_envs: int,
-    stochastic: bool,
-    names: list[str] | None,
-    algo: str | None,
-    vec_normalize: str | None,
-) -> None:
-    if names is not None and len(names) != len(agents):
-        raise ValueError(f"--names needs one name for each of the {len(agents)} agents, but there are {len(names)}.")
-    loaded = [load_agent(path, env, n_envs, algo, vec_normalize) for path in agents]
-    if names is not None:
-        loaded = [one._replace(name=name) for one, name in zip(loaded, names, strict=True)]
-    report = evaluate(loaded, attacks, epsilon, budget, output, jobs, episodes, seed, not stochastic)
     print(f"\n{report.to_markdown()}\n{report.verdict()}\n\nThe report and its pictures: {output / 'report.md'}")
 
 

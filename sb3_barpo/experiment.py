@@ -26,6 +26,7 @@ from sb3_barpo.agents.load import load_agent
 from sb3_barpo.algorithms import find
 from sb3_barpo.evaluation import RobustnessReport, evaluate_robustness
 from sb3_barpo.evaluation.robustness import check_settings
+from sb3_barpo.evaluation.settings import EvalConfig
 from sb3_barpo.expressions import read_kwargs
 from sb3_barpo.resume import read_record, write_record
 from sb3_barpo.seeds import REPORT
@@ -52,6 +53,7 @@ class Agent:
         ``lin_0.001`` is a learning rate or a clip range that falls to 0, and ``policy_kwargs`` may be a Python
         expression, such as ``dict(activation_fn=nn.ReLU)``, see :mod:`sb3_barpo.expressions`.
     :param normalize: Whether ``VecNormalize`` normalises observations and rewards.
+    :param label: What reports call agents that differ in their seed only, by default the algorithm.
     :raises ValueError: for an unknown algorithm, or without steps.
     """
 
@@ -63,6 +65,7 @@ class Agent:
     n_envs: int = 1
     kwargs: dict[str, Any] = field(default_factory=dict)
     normalize: bool = True
+    label: str = field(default="", compare=False)  # says nothing of how the agent is trained
 
     def __post_init__(self) -> None:
         find(self.algo)
@@ -93,7 +96,8 @@ class Evaluation:
     budget: str = "quick"
 
     def __post_init__(self) -> None:
-        check_settings(self.attacks, self.epsilon, self.n_eval_episodes, self.budget)
+        EvalConfig(self.n_eval_episodes, REPORT.start if self.seed is None else self.seed)
+        check_settings(self.attacks, self.epsilon, self.budget)
 
     def on(self, seeds: range) -> "Evaluation":
         """
@@ -200,6 +204,7 @@ def attack(agent: Agent, evaluation: Evaluation, root: Path) -> RobustnessReport
         n_eval_episodes=evaluation.n_eval_episodes,
         seed=evaluation.seed,
         name=agent.name,
+        algorithm=agent.label or agent.algo,
         budget=evaluation.budget,
         folder=folder / "attacks",
     )

@@ -152,11 +152,24 @@ def test_a_relative_path_has_a_folder_too(stored: Path, tmp_path: Path, monkeypa
     assert load_agent("agent.zip", ENV).name == "ann"
 
 
-def test_of_several_agents_in_a_folder_the_first_name_counts(stored: Path, tmp_path: Path) -> None:
-    for name in ("model", "best_model"):
-        place(stored, tmp_path / f"{name}.zip")
-    build(A2C).save(tmp_path / "agent")
-    assert type(load_agent(tmp_path, ENV).model) is A2C
+@pytest.mark.parametrize("final", ["agent", "model", ENV])
+def test_of_a_folder_the_final_agent_counts_unless_the_best_is_asked_for(
+    final: str, stored: Path, tmp_path: Path
+) -> None:
+    place(stored, tmp_path / "best_model.zip")
+    assert load_agent(tmp_path, ENV).file == tmp_path / "best_model.zip"  # there is no other
+    build(A2C).save(tmp_path / f"{final}.zip")
+    for which, kind, file in ((None, A2C, final), ("last", A2C, final), ("best", PPO, "best_model")):
+        agent = load_agent(tmp_path, ENV, which=which)
+        assert type(agent.model) is kind
+        assert agent.file == tmp_path / f"{file}.zip"
+    with pytest.raises(ValueError, match="which must be one of last, best, but it is 'worst'"):
+        load_agent(tmp_path, ENV, which="worst")
+    with pytest.raises(ValueError, match=r"which='best' chooses among the files of a folder, but '.*best_model.zip'"):
+        load_agent(tmp_path / "best_model.zip", ENV, which="best")
+    (tmp_path / "best_model.zip").unlink()
+    with pytest.raises(FileNotFoundError, match=r"holds none of best_model.zip\. Name"):
+        load_agent(tmp_path, ENV, which="best")
 
 
 @pytest.mark.parametrize(
@@ -223,7 +236,9 @@ def test_a_slash_in_the_environment_s_id_is_a_dash_in_rl_zoo_s_files(
 def test_no_agent_there(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"There is no agent '.*nobody'. Name a .zip file"):
         load_agent(tmp_path / "nobody", ENV)
-    with pytest.raises(FileNotFoundError, match=rf"holds none of agent.zip, .*{ENV}.zip. Name the agent's file"):
+    with pytest.raises(
+        FileNotFoundError, match=rf"holds none of agent.zip, .*{ENV}.zip, best_model.zip. Name the agent's file"
+    ):
         load_agent(tmp_path, ENV)
 
 

@@ -150,11 +150,11 @@ def test_eval_freq_of_zero_never_evaluates() -> None:
     [
         ({"attacks": ["fog"]}, ValueError, "Unknown attack 'fog'"),
         ({"attacks": []}, ValueError, "There are no attacks"),
-        ({"attacks": "all"}, ValueError, "robust_sarsa, sarl, paad would have to be learned anew"),
+        ({"attacks": "all"}, ValueError, "robust_sarsa, sarl, paad would have to be fitted anew"),
         ({"epsilon": -1}, ValueError, "epsilon must be a finite number"),
         ({"epsilon": [0.1, 0.2]}, ValueError, "epsilon must be a finite number"),
         ({"n_eval_episodes": 0}, ValueError, "n_eval_episodes must be at least 1"),
-        ({"render": True}, ValueError, "cannot render"),
+        ({"render": True}, ValueError, "does not support render"),
     ],
 )
 def test_settings_that_are_refused(settings: dict[str, Any], error: type[Exception], match: str) -> None:

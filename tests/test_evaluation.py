@@ -267,7 +267,7 @@ def test_the_progress_bar_names_what_is_evaluated(capsys: pytest.CaptureFixture[
         ({"attacks": [42]}, TypeError, "a name or an Attack object.*not 42"),
         ({"attacks": [MAD]}, TypeError, "a name or an Attack object"),
         ({"attacks": ["mad", "mad"]}, ValueError, "a name of its own.*'mad', 0.075"),
-        ({"epsilon": [0.1, 0.1]}, ValueError, "a name of its own"),
+        ({"epsilon": [0.1, 0.1]}, ValueError, "name each strength once"),
         ({"epsilon": -0.1}, ValueError, "epsilon must be a finite number, at least 0.*-0.1"),
         ({"epsilon": [0.1, float("nan")]}, ValueError, "epsilon must be a finite number"),
         ({"epsilon": float("inf")}, ValueError, "epsilon must be a finite number"),

@@ -1,9 +1,11 @@
 """The report's arithmetic against numbers worked out by hand, its round trips, its words and its pictures."""
 
+import json
 import math
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -14,6 +16,7 @@ HAND = {
     "PPO": {("natural", 0.0): [100, 300], ("random", 0.1): [180, 200], ("mad", 0.1): [40, 60]},
     "BARPO": {("natural", 0.0): [150, 170], ("random", 0.1): [150, 160], ("mad", 0.1): [140, 148]},
 }
+OLD = ["agent", "attack", "epsilon", "episode", "seed", "return", "length"]
 Returns = dict[tuple[str, float], list[float]]
 
 
@@ -24,9 +27,7 @@ def report_of(**agents: Returns) -> RobustnessReport:
         for (attack, epsilon), values in results.items()
         for k, value in enumerate(values)
     ]
-    return RobustnessReport(
-        pd.DataFrame(rows, columns=["agent", "attack", "epsilon", "episode", "seed", "return", "length"])
-    )
+    return RobustnessReport(pd.DataFrame(rows, columns=OLD))
 
 
 def natural_and_mad(natural: list[float], mad: list[float]) -> Returns:
@@ -119,10 +120,19 @@ def test_the_verdict_gives_shares_only_where_they_make_sense() -> None:
 def test_the_picture_has_a_group_for_each_attack_and_a_dot_for_each_episode(tmp_path: Path) -> None:
     path = tmp_path / "pictures" / "returns.png"
     (axes,) = report_of(**HAND).plot(path).axes
-    assert [label.get_text() for label in axes.get_xticklabels()] == ["natural", "random", "mad"]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["natural", "Random", "MAD"]
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["PPO", "BARPO"]
     dots = [line for line in axes.lines if line.get_marker() == "o"]
     assert sum(len(line.get_xdata()) for line in dots) == 12
+    dashes = [line for line in axes.lines if line.get_linestyle() != "None" and len(line.get_xdata()) == 2]
+    assert not any(
+        min(one.get_xdata()) < max(line.get_xdata()) and max(one.get_xdata()) > min(line.get_xdata())
+        for line in dots
+        for one in dashes
+        if one.get_color() == line.get_color() and abs(np.mean(one.get_xdata()) - np.mean(line.get_xdata())) < 0.2
+    )  # no dash over a dot
+    worst = [line.get_xdata() for line in axes.lines if line.get_marker() == "^"]
+    assert [np.rint(place).item() for place in worst] == [2, 2]  # MAD
     assert path.read_bytes().startswith(b"\x89PNG")
 
 
@@ -133,6 +143,84 @@ def test_the_curve_starts_at_the_natural_return_and_follows_the_worst_attack() -
     (axes,) = report.plot_epsilon().axes
     assert list(axes.lines[0].get_xdata()) == [0, 0.1, 0.2]
     assert list(axes.lines[0].get_ydata()) == [10, 8, 3]
+
+
+def test_the_curve_s_band_is_the_interval_of_the_mean() -> None:
+    report = report_of(A={(name, e): [0, 2] * 50 for name, e in (("natural", 0.0), ("mad", 0.1), ("mad", 0.2))})
+    (axes,) = report.plot_epsilon().axes
+    (band,) = axes.collections
+    ends = band.get_paths()[0].vertices[:, 1]
+    assert (ends.min(), ends.max()) == pytest.approx((0.8, 1.2), abs=0.03)  # 1 ± 1.96 / 10, not 1 ± 1
+    assert "95 % bootstrap interval" in axes.get_title(loc="left")
+
+
+def test_pictures_name_the_environment_and_the_fit() -> None:
+    rows = {("natural", 0.0): [3], ("sarl", 0.1): [2], ("sarl", 0.2): [1]}
+    report = RobustnessReport(report_of(A=rows).to_frame().assign(env="Hopper-v5", unit="std"))
+    titles = [figure.axes[0].get_title(loc="left") for figure in (report.plot(), report.plot_epsilon())]
+    assert titles[0].startswith("Hopper-v5: ε = 0.2 standard deviations")
+    assert titles[1].startswith("Hopper-v5: SA-RL; learned attacks fitted at ε = 0.2, scaled")
+
+
+def test_different_units_are_not_compared_unless_asked() -> None:
+    rows = {("natural", 0.0): [3], ("mad", 0.1): [2], ("mad", 0.2): [1]}
+    frame = report_of(A=rows, B=rows).to_frame()
+    report = RobustnessReport(frame.assign(unit=frame["agent"].map({"A": "std", "B": "raw"})))
+    assert "different units, so their figures are not comparable" in report.verdict()
+    assert "equal numbers are not equally strong" in report.to_markdown()
+    assert "| A       | 0.1 |         std |" in report.to_markdown()
+    with pytest.raises(ValueError, match=r"different units \(std, raw\).*mixed_units=True"):
+        report.plot_epsilon()
+    assert len(report.plot_epsilon(mixed_units=True).axes[0].collections) == 2
+    alike = RobustnessReport(frame.assign(unit="std"))
+    assert "at ε = 0.2 standard deviations (1 episode each)" in alike.verdict()
+
+
+@pytest.mark.parametrize(
+    ("natural", "mad", "cell", "says"),
+    [
+        (100, 101, "not harmed", "no attack harmed A (100 → 101)"),
+        (-100, -90, "not harmed", "no attack harmed A (−100 → −90.0)"),
+        (100, -50, "–", "the mean return goes 100 → −50.0 for A"),
+        (0, -1, "–", "the mean return goes"),
+        (-100, -150, "−50 %", "the mean return goes −100 → −150 for A"),
+        (100, 25, "−75 %", "A keeps 25 % of its natural return (100 → 25.0)"),
+    ],
+)
+def test_no_share_where_it_says_nothing(natural: float, mad: float, cell: str, says: str) -> None:
+    report = report_of(A=natural_and_mad([natural], [mad]))
+    assert report.to_markdown().splitlines()[2].split("|")[-2].strip() == cell
+    assert says in report.verdict()
+    assert ("%" in report.verdict()) == ("%" in says)
+
+
+@pytest.mark.parametrize(("attack", "says"), [("mad", True), ("sarl", False), ("mine", False)])
+def test_the_verdict_says_that_learned_attacks_were_not_run(attack: str, says: bool) -> None:
+    report = report_of(A={("natural", 0.0): [2], (attack, 0.1): [1]})
+    assert ("Learned attacks were not run" in report.verdict()) == says
+
+
+def test_a_notebook_shows_the_verdict_and_the_table() -> None:
+    report = report_of(**{"<A>": HAND["PPO"], "B": HAND["BARPO"]})
+    shown = report._repr_html_()
+    assert shown.startswith("<p>Under the worst of random and mad at ε = 0.1")
+    assert shown.count("<tr>") == 3
+    assert "&lt;A&gt;" in shown
+    assert "<A>" not in shown
+    assert "Robustness: (worst case" in shown
+
+
+def test_what_was_judged_goes_with_the_report(tmp_path: Path) -> None:
+    reports = [
+        RobustnessReport(report_of(**{name: HAND[name]}).to_frame(), {"agents": {name: {"steps": 7}}}) for name in HAND
+    ]
+    merged = RobustnessReport.merge(reports)
+    merged.to_json(tmp_path / "it.json")
+    assert RobustnessReport.from_json(tmp_path / "it.json").judged == {"agents": {name: {"steps": 7} for name in HAND}}
+    (tmp_path / "old.json").write_text(json.dumps(report_of(**HAND).to_frame()[OLD].to_dict("records")))
+    old = RobustnessReport.from_json(tmp_path / "old.json")
+    assert old.summary().equals(report_of(**HAND).summary())
+    assert old.judged == {"agents": {}}
 
 
 def test_one_strength_makes_no_curve() -> None:

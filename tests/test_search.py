@@ -39,6 +39,7 @@ ALL = list(GRID.members)
 
 def siege(folder: Path | None = None, **kwargs: Any) -> Victim:
     venv = make_envs(n_envs=2, normalized=True)
+    venv.reset()  # the first statistics
     model = PPO("MlpPolicy", venv, **TINY)
     model.policy.load_state_dict(victim().policy.state_dict())
     return Victim(model, venv, folder)
@@ -237,7 +238,7 @@ def test_an_unknown_budget_is_refused() -> None:
 
 def test_nothing_can_be_learned_without_strength() -> None:
     target = siege()
-    with pytest.raises(ValueError, match="nothing to learn for robust_sarsa, sarl, paad at epsilon = 0"):
+    with pytest.raises(ValueError, match="robust_sarsa, sarl, paad cannot be fitted at epsilon = 0"):
         evaluate_robustness(target.model, target.venv, "all", epsilon=0)
 
 

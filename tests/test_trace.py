@@ -9,6 +9,7 @@ import torch as th
 from gymnasium import spaces
 from helpers import Still, make_envs
 from stable_baselines3 import PPO
+from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 from victims import Replay, linear_victim, victim
@@ -16,7 +17,7 @@ from victims import Replay, linear_victim, victim
 from sb3_barpo.attacks import MAD, Attack, Random, RobustSarsa, VecAttackObservation
 from sb3_barpo.evaluation import evaluate_robustness
 from sb3_barpo.evaluation.plots import plot_trace
-from sb3_barpo.evaluation.trace import Trace, trace_episode
+from sb3_barpo.evaluation.trace import Trace, feature_names, trace_episode
 
 SHOWN = [np.array([height]) for height in (0.5, -1.0, 2.0, 7.0)]
 
@@ -66,6 +67,7 @@ def test_observations_are_in_units_of_what_the_policy_sees() -> None:
 @pytest.mark.parametrize("kind", [None, MAD, Random])
 def test_it_is_the_episode_of_the_report(kind: type[Attack] | None, deterministic: bool) -> None:
     model, venv = victim(), make_envs(normalized=True)
+    venv.reset()  # the first statistics
     attack = MAD(model, 0.3) if kind is None else kind(model, 0.3)
     report = evaluate_robustness(model, venv, attack, n_eval_episodes=1, seed=11, deterministic=deterministic)
     row = report.to_frame().iloc[0 if kind is None else 1]
@@ -118,12 +120,47 @@ def test_the_picture_shows_shares_of_epsilon_and_sums_of_rewards() -> None:
     assert picture.get_clim() == (-1, 1)
     assert picture.get_extent() == [0, 3, 1.5, -0.5]
     assert bar.get_ylabel() == "δ / ε"
-    natural, _, mad, _ = bottom.lines  # each with the dot at its end
-    np.testing.assert_allclose(natural.get_ydata(), [0, 1, 3, 6, 10])
+    natural, mad, end = bottom.lines
+    assert (end.get_xdata(), end.get_ydata()) == ([3], [-0.5])  # the natural episode ends beyond the picture
+    np.testing.assert_allclose(natural.get_ydata(), [0, 1, 3, 6])
     np.testing.assert_allclose(mad.get_ydata(), [0, 1, -1, -0.5])
     labels = [text.get_text() for text in bottom.get_legend().get_texts()]
-    assert labels == ["natural: 10.0 in 4 steps", "mad: −0.500 in 3 steps"]
-    assert top.get_xlim() == bottom.get_xlim() == (0, 4)
+    assert labels == ["natural: 10.0 in 4 steps", "MAD: −0.500 in 3 steps"]
+    assert top.get_xlim() == bottom.get_xlim() == (0, 3)  # the attacked episode
+    assert [label.get_text() for label in top.get_yticklabels()] == ["feature 0", "feature 1"]
+
+
+def test_the_picture_shows_what_the_agent_saw_and_did() -> None:
+    attacked = trace_of([[1.0, -0.5], [0.0, 0.25], [-1.0, 0.75]], [1, -2, 0.5])._replace(
+        observations=np.array([[1.0, 0], [2, 0], [3, 0]]),
+        features=["angle", "speed"],
+        actions=np.array([[0.0, 1], [0, 1], [0, 1]]),
+        clean_actions=np.array([[0.0, -1], [0, 1], [0, 2]]),
+    )
+    top, saw, did, *_ = plot_trace(natural_of([1]), attacked, "").axes
+    assert [label.get_text() for label in top.get_yticklabels()] == ["angle", "speed"]
+    assert saw.get_ylabel() == "angle"  # the one that moved most
+    np.testing.assert_allclose([line.get_ydata() for line in saw.lines], [[1, 2, 3], [1.5, 2, 2.5]])
+    assert did.get_ylabel() == "action 1"
+    np.testing.assert_allclose([line.get_ydata() for line in did.lines], [[-1, 1, 2], [1, 1, 1]])
+
+
+def test_the_actions_are_those_on_what_is_shown_and_those_on_what_is() -> None:
+    model = linear_victim([1.0])
+    trace = trace_episode(model, replay(), Lower(model, 0.25), seed=3)
+    np.testing.assert_allclose(trace.clean_actions, np.clip(SHOWN[:-1], -1, 1))
+    np.testing.assert_allclose(trace.actions, np.clip(np.subtract(SHOWN[:-1], 0.25), -1, 1))
+
+
+def test_features_have_names_where_they_are_known() -> None:
+    joints = ["rootz", "rooty", "thigh_joint", "leg_joint", "foot_joint"]
+    rates = [f"{joint} velocity" for joint in ["rootx", *joints]]
+    assert feature_names(make_vec_env("Hopper-v5")) == [*joints, *rates]
+    assert len(feature_names(make_vec_env("HalfCheetah-v5"))) == 17
+    assert feature_names(make_vec_env("Pendulum-v1")) == []
+    space = spaces.Dict(b=spaces.Box(0, 1, (2,)), a=spaces.Box(0, 1, ()))
+    names = feature_names(DummyVecEnv([lambda: Still(space)]))
+    assert sorted(names) == ["a", "b 0", "b 1"]
 
 
 def test_observations_of_several_dimensions_are_flattened() -> None:

@@ -1,109 +1,100 @@
 """Loads saved agents with their environments."""
 
 import json
-import re
 import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv, VecFrameStack, VecNormalize
 
-from sb3_barpo.agents import zoo_envs
-from sb3_barpo.algorithms import ALGORITHMS, Algorithm, find, recognize
-
-#: Names of files that say nothing about the agent in them.
-_COMMON = ["agent", "best_model", "model"]
+from sb3_barpo.agents import find, zoo_envs
+from sb3_barpo.algorithms import ALGORITHMS, Algorithm, recognize
+from sb3_barpo.algorithms import find as find_algorithm
 
 
-class LoadedAgent(NamedTuple):
+@dataclass(frozen=True)
+class LoadedAgent:
     """
-    An agent, ready to be evaluated.
+    An agent, ready to be evaluated. ``name, model, venv = load_agent(...)`` works too.
 
     :param name: The name of the file, or that of its folder if the file's is a common one such as ``agent.zip``.
     :param model: The agent, on the CPU.
     :param venv: Its environments, normalised by the agent's statistics, which are frozen.
+    :param file: The agent's file.
+    :param env_id: Id of its environment.
+    :param statistics: File of the statistics, ``None`` if there are none.
+    :param note: One line on what was assumed, empty for nothing.
     """
 
     name: str
     model: OnPolicyAlgorithm
     venv: VecEnv
+    file: Path
+    env_id: str
+    statistics: Path | None = None
+    note: str = ""
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self.name, self.model, self.venv))
 
 
 def load_agent(
     path: str | Path,
-    env_id: str,
+    env_id: str | None = None,
     n_envs: int = 1,
     algo: str | None = None,
     vec_normalize: str | Path | None = None,
+    which: str | None = None,
 ) -> LoadedAgent:
     """
     Load an agent that SB3, the RL Zoo or this package has saved. The environments of the Zoo's agents are rebuilt with
     the wrappers, arguments and frame stacks in its records. Models, statistics and these records are pickles or YAML
     with Python objects, which can run any code: load only files that you trust.
 
-    :param path: A ``.zip`` file, its path without the ending, or a folder with ``agent.zip``, ``best_model.zip``,
-        ``model.zip`` or ``<env_id>.zip``, looked for in this order.
-    :param env_id: Id of the environment that the agent was trained on.
+    :param path: A ``.zip`` file, its path without the ending, or a folder with ``agent.zip``, ``model.zip``,
+        ``<env_id>.zip`` or ``best_model.zip``, looked for in this order.
+    :param env_id: Id of the environment that the agent was trained on, by default the one that the RL Zoo's records or
+        ``agent.json`` beside it name.
     :param n_envs: Number of environments that step together.
     :param algo: A name from :data:`sb3_barpo.algorithms.ALGORITHMS`, such as ``"ppo"`` or ``"barpo_lstm"``. By default
         it is inferred from the file. Files of ARPO and BARPO that were saved before they named their algorithm cannot
         be told apart, and act alike: both are loaded as BARPO.
     :param vec_normalize: File with the statistics of ``VecNormalize``, or ``"none"``. By default they are looked for
-        beside the agent, under the usual names, and where the RL Zoo saves them.
+        beside the agent, under the usual names, and where the RL Zoo saves them. If the agent is known to be trained
+        under ``VecNormalize``, they must be found.
+    :param which: Of a folder, ``"last"`` (the default) for the agent at the end of training, or ``"best"`` for
+        ``best_model.zip``, which SB3's and the RL Zoo's callbacks keep by its return *without* an attack.
     :return: The agent with its environments.
     :raises OSError: if there is no agent, or if ``vec_normalize`` names a file that does not exist.
-    :raises ValueError: for an unknown algorithm, one that is not installed, ``n_envs`` below 1, a file that holds no
-        agent, an agent that does not match the algorithm, the environment or the statistics, or an environment of the
-        RL Zoo that cannot be rebuilt.
+    :raises ValueError: if the environment or the statistics cannot be inferred from what lies beside the agent; for an
+        unknown algorithm, one that is not installed, ``n_envs`` below 1, a file that holds no agent, an agent that does
+        not match the algorithm, the environment or the statistics, or an environment of the RL Zoo that cannot be
+        rebuilt.
     """
-    given = None if algo is None else find(algo)
+    given = None if algo is None else find_algorithm(algo)
     if n_envs < 1:
         raise ValueError(f"n_envs must be at least 1, but it is {n_envs}. 8 is usual.")
-    file = _find(Path(path), env_id)
+    env_id = find.find_env(Path(path)) if env_id is None else env_id
+    file = find.find_file(Path(path), env_id, which)
     kind = _chosen(file, given)
-    zoo = file.parent / _plain(env_id)
-    statistics = _statistics(file, zoo, vec_normalize)
+    zoo = file.parent / find.plain(env_id)
+    normalised = find.was_normalised(file, zoo_envs.records([file.parent, zoo]))
+    statistics, note = find.find_statistics(file, zoo, vec_normalize, normalised)
     venv, n_frames = _environments(file, [file.parent, zoo], env_id, n_envs)
     try:
         if statistics is not None:
             venv = _normalized(venv, statistics, env_id)
         if n_frames:
             venv = VecFrameStack(venv, n_frames)
-        return LoadedAgent(_name(file, env_id), _loaded(kind, file, venv, env_id), venv)
+        model = _loaded(kind, file, venv, env_id)
+        return LoadedAgent(find.name_of(file, env_id), model, venv, file, env_id, statistics, note)
     except BaseException:
         venv.close()
         raise
-
-
-def _plain(env_id: str) -> str:
-    """The environment's name in RL Zoo's files."""
-    return env_id.replace("/", "-")
-
-
-def _stem(file: Path) -> str:
-    return file.name.removesuffix(".zip")  # not Path.stem: a name may have dots of its own
-
-
-def _name(file: Path, env_id: str) -> str:
-    stem = _stem(file)
-    return file.resolve().parent.name if stem in [*_COMMON, _plain(env_id)] else stem
-
-
-def _find(path: Path, env_id: str) -> Path:
-    """The agent's file."""
-    # Before the folder, since RL Zoo puts a folder of the same name beside its agent.
-    for file in (path, Path(f"{path}.zip")):
-        if file.is_file():
-            return file
-    names = [f"{stem}.zip" for stem in [*_COMMON, _plain(env_id)]]
-    for name in names:
-        if (path / name).is_file():
-            return path / name
-    if path.is_dir():
-        raise FileNotFoundError(f"The folder {str(path)!r} holds none of {', '.join(names)}. Name the agent's file.")
-    raise FileNotFoundError(f"There is no agent {str(path)!r}. Name a .zip file that model.save has written.")
 
 
 def _recognized(file: Path) -> Algorithm | None:
@@ -152,23 +143,6 @@ def _environments(file: Path, folders: list[Path], env_id: str, n_envs: int) -> 
             f'could not be rebuilt: {error}. Install what it needs, RL Zoo at first: pip install "sb3-barpo[zoo]"; or '
             "build it in Python and call evaluate_robustness(model, env)."
         ) from error
-
-
-def _statistics(file: Path, zoo: Path, given: str | Path | None) -> Path | None:
-    if given == "none":
-        return None
-    if given is not None:
-        if not Path(given).is_file():
-            raise FileNotFoundError(
-                f"There are no statistics {str(given)!r}. Name the file that VecNormalize.save has written, or 'none'."
-            )
-        return Path(given)
-    stem = _stem(file)
-    checkpoint = re.sub(r"_(\d+_steps)$", r"_vecnormalize_\1", stem)  # as SB3's CheckpointCallback names them
-    # The agent's own before those that several agents of one folder may share.
-    names = [f"{stem}-vecnormalize", f"{stem}_vecnormalize", checkpoint, "vecnormalize", "vec_normalize"]
-    places = [*(file.parent / f"{name}.pkl" for name in names), zoo / "vecnormalize.pkl"]
-    return next((place for place in places if place.is_file()), None)
 
 
 def _normalized(venv: VecEnv, statistics: Path, env_id: str) -> VecNormalize:

@@ -28,6 +28,30 @@ def records(folders: Sequence[Path]) -> list[Path]:
     return next((files for files in found if files), [])
 
 
+def env_id(folder: Path) -> str | None:
+    """:return: Id of the environment that the Zoo's ``args.yml`` in this folder names, if there is one."""
+    return _value([folder / "args.yml"], "env")
+
+
+def normalised(files: Sequence[Path]) -> bool | None:
+    """
+    :param files: The Zoo's records of an agent.
+    :return: Whether it was trained under ``VecNormalize``, ``None`` if they do not say.
+    """
+    config = [file for file in files if file.name == "config.yml"]
+    if not config:
+        return None
+    value = _value(config, "normalize")
+    return value is not None and value.lower() not in {"false", *_NOTHING}
+
+
+def _value(files: Sequence[Path], key: str) -> str | None:
+    """A key's value in the Zoo's records, read as text: loading them can run code."""
+    pattern = re.compile(rf"""^[\s-]*['"]?{key}['"]?(?::[^\S\n]*|[^\S\n]*\n[\s-]*)['"]?([^\s'"]+)""", re.MULTILINE)
+    texts = [file.read_text(encoding="utf-8") for file in files if file.is_file()]
+    return next((match[1] for text in texts if (match := pattern.search(text))), None)
+
+
 def changes(files: Sequence[Path]) -> list[str]:
     """
     :param files: The Zoo's records of an agent.

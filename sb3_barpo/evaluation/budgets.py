@@ -1,8 +1,8 @@
 """
 How hard a learned attack is searched for: the members of its grid.
 
-``paper`` is the grid that the field publishes (Zhang et al., 2020 and 2021). ``standard`` is far smaller and fits in
-other ways; the documentation's page on attacks compares the two as far as that was measured. ``quick`` is a part of it.
+``paper`` is the published grid (Zhang et al., 2020 and 2021). ``standard`` is far smaller and trains its attackers in
+other ways; the documentation's page on attacks compares the two. ``quick`` is a subset of ``standard``.
 """
 
 import itertools
@@ -72,7 +72,7 @@ _RATES = {
 
 def make_budget(budget: str | Budget, env_id: str, robust_victim: bool, n_envs: int) -> Budget:
     """
-    :param budget: ``"quick"``, ``"standard"`` or ``"paper"``; a budget of one's own is given back as it is.
+    :param budget: ``"quick"``, ``"standard"`` or ``"paper"``; a :class:`Budget` is returned unchanged.
     :param env_id: Id of the environment: the published grids differ between tasks, others take Hopper's.
     :param robust_victim: Whether the victim was trained to be robust: the published grids differ.
     :param n_envs: Number of environments that step together.
@@ -91,7 +91,7 @@ def check_budget(budget: str | Budget) -> None:
     :raises ValueError: for an unknown budget.
     """
     if not isinstance(budget, Budget) and budget not in BUDGETS:
-        raise ValueError(f"Unknown budget {budget!r}. Choose from {', '.join(BUDGETS)}, or give a Budget.")
+        raise ValueError(f"Unknown budget {budget!r}. Choose from {', '.join(BUDGETS)}, or pass a Budget.")
 
 
 def _quick(task: str, robust_victim: bool, n_envs: int) -> Budget:
@@ -100,7 +100,7 @@ def _quick(task: str, robust_victim: bool, n_envs: int) -> Budget:
 
 
 def _standard(task: str, robust_victim: bool, n_envs: int) -> Budget:
-    # Each way serves on agents on which the other fails.
+    # Each setting works on agents on which the other fails.
     sarsa = [_sarsa(radius, weight) for radius, weight in itertools.product([0.05, 0.1, 0.2], [0.3, 1.0])]
     sarl = [_adversary(n_envs, 6.0, **_COHERENT), _adversary(n_envs, 1.0, **_QUIET)]
     paad = [_adversary(n_envs, 3.0), _adversary(n_envs, 6.0, **_FARSIGHTED)]
@@ -110,7 +110,7 @@ def _standard(task: str, robust_victim: bool, n_envs: int) -> Budget:
 #: Exploration by gSDE, whose noise depends on the state and stays for some steps. Independent noise of each step and
 #: feature averages out before it harms the victim.
 _COHERENT = {"use_sde": True, "sde_sample_freq": 8, "policy_kwargs": {"log_std_init": -1.0}}
-#: Little noise at first: the adversary begins with the victim's own failures, where it has some.
+#: Little noise at first: the adversary starts from the victim's own failures, if it has any.
 _QUIET = {"policy_kwargs": {"log_std_init": -2.0}}
 #: For victims that fail late.
 _FARSIGHTED = {"gamma": 0.999, "gae_lambda": 0.99}
@@ -118,7 +118,7 @@ _FARSIGHTED = {"gamma": 0.999, "gae_lambda": 0.99}
 
 def _adversary(n_envs: int, curriculum: float, **changes: Any) -> dict[str, Any]:
     """
-    Settings for an adversary that learns in few steps and little time.
+    Settings of an adversary that learns in few steps.
 
     :param n_envs: Number of environments.
     :param curriculum: Multiple of ε with which it begins. At ε itself the victim may never fail by chance, and the

@@ -13,14 +13,16 @@ from stable_baselines3.common.vec_env import VecEnv, sync_envs_normalization, un
 from sb3_barpo import seeds
 from sb3_barpo.adversary import Ball
 from sb3_barpo.attacks import attack_names
-from sb3_barpo.evaluation.report import NATURAL, RobustnessReport
-from sb3_barpo.evaluation.robustness import check_settings, evaluate_robustness, learned_names
+from sb3_barpo.evaluation.report import RobustnessReport
+from sb3_barpo.evaluation.robustness import USUAL_EPSILON, check_settings, evaluate_robustness, learned_names
+from sb3_barpo.evaluation.rows import NATURAL
+from sb3_barpo.evaluation.settings import EvalConfig
 
 
 class RobustEvalCallback(EvalCallback):
     """
     SB3's ``EvalCallback`` under attack: the best model is the one of the highest *worst case*, and so
-    ``best_mean_reward``, ``StopTrainingOnRewardThreshold`` and ``callback_on_new_best`` speak of the worst case.
+    ``best_mean_reward``, ``StopTrainingOnRewardThreshold`` and ``callback_on_new_best`` refer to the worst case.
 
     Logs ``eval/mean_reward`` (natural), ``eval/mean_ep_length``, ``eval/robust_<attack>``, ``eval/worst_case`` and
     ``eval/robustness``. ``evaluations.npz`` has SB3's layout for the natural episodes (``timesteps``, ``results``,
@@ -30,13 +32,15 @@ class RobustEvalCallback(EvalCallback):
     :param eval_env: Evaluation environment, wrapped as the training environment is, but not by an attack. The
         statistics of ``VecNormalize`` are copied to it.
     :param attacks: Names of attacks that need no learning.
-    :param epsilon: Their strength, in units of what the policy sees.
+    :param epsilon: Their strength, in units of what the policy sees, by default the one at the end of the agent's
+        training, and 0.075 for agents that are not trained to be robust.
     :param seed: Seed of the first episode, by default the first of :data:`sb3_barpo.seeds.CALLBACKS`, none of which
-        ``evaluate`` reports on: the best model would look better on the episodes that chose it.
-    :param ball: Their ball, :class:`sb3_barpo.adversary.LinfBall` by default.
-    :param kwargs: Further arguments of ``EvalCallback``; ``render`` has no meaning here.
+        ``evaluate`` reports on: the best model would look better on the episodes by which it was chosen.
+    :param ball: Their ball, by default the agent's own.
+    :param kwargs: Further arguments of ``EvalCallback``; ``render`` is not supported.
     :raises ValueError: for a setting out of range, an unknown attack or one that is learned, or ``render``.
-    :raises TypeError: for an attack that is not a name: it would examine the model that it was built with for ever.
+    :raises TypeError: for an attack that is not a name: an ``Attack`` object would keep attacking the policy that
+        it was built with.
     """
 
     model: OnPolicyAlgorithm
@@ -48,7 +52,7 @@ class RobustEvalCallback(EvalCallback):
         eval_env: gym.Env[Any, Any] | VecEnv,
         *,
         attacks: str | Sequence[str] = ("random", "critic", "mad"),
-        epsilon: float = 0.075,
+        epsilon: float | None = None,
         seed: int = seeds.CALLBACKS.start,
         ball: Ball | None = None,
         **kwargs: Any,
@@ -57,16 +61,22 @@ class RobustEvalCallback(EvalCallback):
         names = [attacks] if isinstance(attacks, str) else list(attacks)
         if not all(isinstance(name, str) for name in names):
             raise TypeError(
-                f"The attacks of a callback are names, such as 'mad', built anew each time; not {attacks!r}."
+                f"The attacks of a callback are names, such as 'mad', built anew for each evaluation, but they are "
+                f"{attacks!r}."
             )
-        check_settings(names, [epsilon], self.n_eval_episodes)  # one strength: the best model needs one number
+        EvalConfig(self.n_eval_episodes)
+        check_settings(
+            names, [USUAL_EPSILON if epsilon is None else epsilon]
+        )  # one strength: the best model needs one number
         if to_learn := learned_names(attack_names(names)):
             raise ValueError(
-                f"{', '.join(to_learn)} would have to be learned anew at each evaluation, which takes longer than the "
-                "training. Name attacks that need no learning: random, critic, mad."
+                f"{', '.join(to_learn)} would have to be fitted anew at each evaluation, which takes longer than the "
+                "training. Choose attacks that need no fit: random, critic, mad."
             )
         if self.render:
-            raise ValueError("RobustEvalCallback cannot render; use SB3's EvalCallback or record_video beside it.")
+            raise ValueError(
+                "RobustEvalCallback does not support render. Use SB3's EvalCallback or record_video beside it."
+            )
         self.attacks = names
         self.epsilon = epsilon
         self.seed = seed
@@ -95,7 +105,7 @@ class RobustEvalCallback(EvalCallback):
         return continue_training
 
     def evaluate(self) -> RobustnessReport:
-        """:return: What the policy does now; kept in ``report``."""
+        """:return: The report on the current policy, also stored in ``report``."""
         if self.model.get_vec_normalize_env() is not None:
             sync_envs_normalization(self.training_env, self.eval_env)
         self.report = evaluate_robustness(

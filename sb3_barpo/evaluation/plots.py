@@ -1,89 +1,119 @@
 """A report and an episode in pictures. They need matplotlib, which is imported only when one is drawn."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sb3_barpo.evaluation.tables import counted, number
+from sb3_barpo.attacks import ATTACKS, LearnedAttack
+from sb3_barpo.evaluation.rows import NATURAL, Rows
+from sb3_barpo.evaluation.statistics import bootstrap_interval
+from sb3_barpo.figures import COLOURS, canvas, counted, display, number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from sb3_barpo.evaluation.report import RobustnessReport
     from sb3_barpo.evaluation.trace import Trace
 
-#: Okabe and Ito's colours, which the colour-blind tell apart; without the yellow, too pale for lines.
-COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
-_STYLE: dict[Any, Any] = {"axes.spines.top": False, "axes.spines.right": False, "font.size": 11, "axes.titlesize": 11.5}
+_UNITS = {"std": " standard deviations", "raw": " raw units", "": ""}
 
 
-def returns_by_attack(report: "RobustnessReport", epsilon: float | None = None) -> "Figure":
+def returns_by_attack(rows: Rows, epsilon: float | None = None) -> "Figure":
     """
-    :param report: The report.
-    :param epsilon: Which strength to look at, the largest by default.
-    :return: One group for natural and for each attack, in it the agents: every episode a dot, the mean a line.
+    :param rows: The episodes.
+    :param epsilon: The strength, the largest by default.
+    :return: One group for natural and for each attack, in it the agents: every episode a dot, the mean a pair of dashes
+        beside the dots, and a triangle below the attack that is worst for an agent.
     :raises ImportError: if matplotlib is not installed.
     :raises ValueError: if there are no episodes at this ε.
     """
-    rows = report.at(epsilon)
-    groups = list(rows["attack"].unique())
-    width = 0.8 / len(report.agents)
-    figure, axes = canvas(min(max(6.4, 2.4 + len(groups) * (0.7 + 0.45 * len(report.agents))), 12.0))
-    for a, agent in enumerate(report.agents):
+    shown = rows.at(epsilon)
+    groups = list(shown["attack"].unique())
+    worst = rows.summary(epsilon)["worst_attack"]
+    width = 0.8 / len(rows.agents)
+    figure, axes = canvas(min(max(6.8, 2.4 + len(groups) * (0.7 + 0.45 * len(rows.agents))), 12.0))
+    for a, agent in enumerate(rows.agents):
         colour = COLOURS[a % len(COLOURS)]
         for g, attack in enumerate(groups):
-            returns = rows.loc[(rows["agent"] == agent) & (rows["attack"] == attack), "return"].to_numpy()
-            centre = g + (a - (len(report.agents) - 1) / 2) * width
-            places = centre + 0.35 * width * _jitter(len(returns))
+            returns = shown.loc[(shown["agent"] == agent) & (shown["attack"] == attack), "return"].to_numpy()
+            centre = g + (a - (len(rows.agents) - 1) / 2) * width
+            places = centre + 0.28 * width * _jitter(len(returns))
             axes.plot(places, returns, "o", color=colour, alpha=0.45, ms=4, mew=0)
-            mean = returns.mean()
-            label = agent if g == 0 else None
-            axes.plot([centre - 0.42 * width, centre + 0.42 * width], [mean, mean], color=colour, lw=3, label=label)
-    axes.set_xticks(range(len(groups)), groups)
+            for side, label in ((-1, agent if g == 0 else None), (1, None)):
+                ends = [centre + side * 0.34 * width, centre + side * 0.44 * width]
+                axes.plot(ends, [returns.mean()] * 2, color=colour, lw=3, label=label)
+            if attack == worst[agent]:
+                axes.plot(centre, 0.015, "^", color=colour, ms=7, transform=axes.get_xaxis_transform(), clip_on=False)
+    axes.set_xticks(range(len(groups)), [display(attack) for attack in groups])
     axes.set_xlim(-0.55, len(groups) - 0.45)
+    axes.margins(y=0.08)
     axes.tick_params(axis="x", length=0)
     axes.axvline(0.5, color="0.8", lw=1)  # natural on the one side, attacks on the other
-    strength = report.epsilons[-1] if epsilon is None else epsilon
-    _finish(axes, f"Attacks at ε = {strength:g}. Dots: {counted(report.seeds)}; lines: their means")
+    strength = rows.epsilons[-1] if epsilon is None else epsilon
+    legend = f"Dots: {counted(len(rows.seeds))}; dashes: their means; triangles: the worst attacks"
+    _finish(axes, f"{_where(rows)}ε = {strength:g}{_unit(rows)}\n{legend}")
     return figure
 
 
-def worst_case_by_epsilon(report: "RobustnessReport") -> "Figure":
+def worst_case_by_epsilon(rows: Rows, mixed_units: bool = False) -> "Figure":
     """
-    :param report: The report.
-    :return: Mean return under the worst attack at each ε, a line for each agent; its band is one standard deviation.
+    :param rows: The episodes.
+    :param mixed_units: Whether to draw agents whose ε are in different units on one axis.
+    :return: Mean return under the worst attack at each ε, a line for each agent; its band is the 95 % bootstrap
+        interval of the mean over the episodes.
     :raises ImportError: if matplotlib is not installed.
-    :raises ValueError: if there is only one ε besides 0.
+    :raises ValueError: if there is only one ε besides 0, or the agents' ε are in different units.
     """
-    strengths = [epsilon for epsilon in report.epsilons if epsilon > 0]
+    strengths = [epsilon for epsilon in rows.epsilons if epsilon > 0]
     if len(strengths) < 2:
         raise ValueError(
             f"A curve over ε needs two strengths besides 0, but there is {strengths}. Evaluate several: "
             "evaluate_robustness(..., epsilon=[0.05, 0.1, 0.15])."
         )
-    tables = [report.summary(epsilon) for epsilon in strengths]
+    if len(rows.units) > 1 and not mixed_units:
+        raise ValueError(
+            f"The agents' ε are in different units ({', '.join(unit or 'unknown' for unit in rows.units)}), so one "
+            "axis would compare what is not comparable. Draw them one by one, or pass mixed_units=True."
+        )
     figure, axes = canvas(7.6)
-    for a, agent in enumerate(report.agents):
-        rows = [table.loc[agent] for table in tables]
-        means = np.array([rows[0]["natural"], *(row["worst_case"] for row in rows)], dtype=float)
-        stds = np.array([rows[0]["natural_std"], *(row[f"{row['worst_attack']}_std"] for row in rows)], dtype=float)
+    for a, agent in enumerate(rows.agents):
+        points = [_returns(rows, agent, strengths[0], NATURAL)]
+        for epsilon in strengths:
+            points.append(_returns(rows, agent, epsilon, str(rows.summary(epsilon).loc[agent, "worst_attack"])))
+        means = [returns.mean() for returns in points]
+        ends = [bootstrap_interval(one, np.mean) if len(one) > 1 else (one[0], one[0]) for one in points]
+        low, high = np.transpose(ends)
         colour = COLOURS[a % len(COLOURS)]
         axes.plot([0.0, *strengths], means, marker="osD^vPX"[a % 7], color=colour, lw=2.2, ms=6, label=agent)
-        axes.fill_between([0.0, *strengths], means - stds, means + stds, color=colour, alpha=0.15, lw=0)
-    axes.set_xlabel("ε of the attack")
-    under = "Worst attack at each ε" if len(report.attacks) > 1 else f"Attack: {report.attacks[0]}"
-    _finish(axes, f"{under}. Mean ± standard deviation over {counted(report.seeds)}")
+        axes.fill_between([0.0, *strengths], low, high, color=colour, alpha=0.2, lw=0)
+    axes.set_xlabel(f"ε of the attack{_unit(rows).replace(' ', ', in ', 1)}")
+    under = "worst attack at each ε" if len(rows.attacks) > 1 else display(rows.attacks[0])
+    kinds: list[Any] = [ATTACKS.get(attack, object) for attack in rows.attacks]
+    fitted = f"; learned attacks fitted at ε = {strengths[-1]:g}, scaled"
+    scaled = fitted if any(issubclass(kind, LearnedAttack) for kind in kinds) else ""
+    _finish(
+        axes,
+        f"{_where(rows)}{under}{scaled}\nMean over {counted(len(rows.seeds))} with its 95 % bootstrap interval",
+    )
     return figure
+
+
+def _returns(rows: Rows, agent: str, epsilon: float, attack: str) -> np.ndarray:
+    shown = rows.at(epsilon)
+    returns: np.ndarray = shown.loc[(shown["agent"] == agent) & (shown["attack"] == attack), "return"].to_numpy()
+    return returns
 
 
 def plot_trace(clean: "Trace", attacked: "Trace", title: str) -> "Figure":
     """
     :param clean: An episode without an attack.
     :param attacked: The episode of the same seed under attack.
-    :param title: What stands above.
-    :return: Above, what the attack added to each feature at each step, in units of ε; below, the reward summed up so
-        far, with and without the attack. Observations of several dimensions are flattened to features.
+    :param title: The title of the picture.
+    :return: Over the steps of the attacked episode, from the top: what the attack added to each feature, in units of ε;
+        the feature that it moved most, clean and as the agent saw it; the action that differed most, as the agent took
+        it and as it would have taken it without the attack (these two if the trace has actions); the reward summed up
+        so far, with and without the attack. Observations of several dimensions are flattened to features.
     :raises ImportError: if matplotlib is not installed.
     :raises ValueError: if the seeds differ.
     """
@@ -94,9 +124,13 @@ def plot_trace(clean: "Trace", attacked: "Trace", title: str) -> "Figure":
         )
     steps = len(attacked.rewards)
     shares = attacked.perturbations.reshape(steps, -1).T / (attacked.epsilon or 1.0)  # all 0 where ε is
+    names = attacked.features or [f"feature {i}" for i in range(len(shares))]
     many = len(shares) > 40
-    rows = 4.8 if many else max(0.16 * len(shares), 1.6)  # height in inches
-    figure, (top, bottom) = canvas(8.6, rows + 3.1, nrows=2, sharex=True, gridspec_kw={"height_ratios": [rows, 1.9]})
+    rows = 4.8 if many else max(0.19 * len(shares), 1.6)  # height in inches
+    heights = [rows, *([1.4, 1.4] if attacked.actions is not None else []), 1.9]
+    figure, (top, *middle, bottom) = canvas(
+        8.6, sum(heights) + 1.2, nrows=len(heights), sharex=True, gridspec_kw={"height_ratios": heights}
+    )
     picture = top.imshow(
         shares,
         cmap="RdBu_r",
@@ -106,43 +140,59 @@ def plot_trace(clean: "Trace", attacked: "Trace", title: str) -> "Figure":
         interpolation="antialiased" if many else "nearest",  # sharp where there is a pixel for each feature
         extent=(0, steps, len(shares) - 0.5, -0.5),
     )
-    top.set_facecolor("0.93")  # of the time after the attacked episode's end
     top.set_title(title, loc="left")
-    top.set_ylabel("feature")
-    for axis in (top.yaxis, top.xaxis):
-        axis.get_major_locator().set_params(integer=True)
+    if many:
+        top.set_ylabel("feature")
+    else:
+        top.set_yticks(range(len(shares)), names, fontsize=8)
     figure.colorbar(picture, ax=top, label="δ / ε", ticks=[-1, 0, 1], pad=0.01, aspect=12.5 * rows)
+    if middle:
+        moved = int(np.abs(shares).mean(axis=1).argmax())
+        observed = attacked.observations.reshape(steps, -1)[:, moved]
+        _pair(middle[0], observed, observed + shares[moved] * attacked.epsilon, ["clean", "as seen"], names[moved])
+        _actions(middle[1], attacked)
     for trace, colour in zip((clean, attacked), COLOURS, strict=False):
         length, sums = len(trace.rewards), np.concatenate([[0.0], np.cumsum(trace.rewards)])
-        label = f"{trace.attack}: {number(sums[-1])} in {length} steps"
-        bottom.plot(sums, color=colour, lw=2.2, label=label)
-        bottom.plot(length, sums[-1], "o", color=colour, ms=6, clip_on=False, zorder=3)
-    bottom.set_xlim(0, max(len(clean.rewards), steps))
+        shown = sums[: steps + 1]
+        label = f"{display(trace.attack)}: {number(sums[-1])} in {counted(length, 'step')}"
+        bottom.plot(shown, color=colour, lw=2.2, label=label)
+        if length <= steps:
+            bottom.plot(length, sums[-1], "o", color=colour, ms=6, clip_on=False, zorder=3)
+    top.set_xlim(0, steps)
+    top.xaxis.get_major_locator().set_params(integer=True)
     bottom.set_xlabel("step")
     bottom.set_ylabel("reward so far")
-    bottom.grid(axis="y", alpha=0.25)
-    # Above the axes, where no line can lie behind it.
-    bottom.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0, ncols=2, frameon=False)
+    _legend_above(bottom)
     return figure
 
 
-def canvas(width: float, height: float = 4.0, **grid: Any) -> "tuple[Figure, Any]":
-    """
-    :param width: In inches.
-    :param height: In inches.
-    :param grid: Arguments of ``Figure.subplots``.
-    :return: A figure in the style of all pictures, and its axes: one, or as many as the grid has.
-    :raises ImportError: if matplotlib is not installed.
-    """
-    try:
-        import matplotlib
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError('Pictures need matplotlib: pip install "sb3-barpo[plots]"') from error
-    # A Figure of its own: no pyplot, whose windows and state are the user's.
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
-        return figure, figure.subplots(**grid)
+def _actions(axes: "Axes", trace: "Trace") -> None:
+    steps = len(trace.rewards)
+    taken = np.asarray(trace.actions, dtype=float).reshape(steps, -1)
+    clean = np.asarray(trace.clean_actions, dtype=float).reshape(steps, -1)
+    most = int(np.abs(taken - clean).mean(axis=0).argmax())
+    _pair(axes, clean[:, most], taken[:, most], ["on clean", "as taken"], f"action {most}")
+
+
+def _pair(axes: "Axes", clean: np.ndarray, shown: np.ndarray, labels: Sequence[str], what: str) -> None:
+    for values, colour, label in zip((clean, shown), COLOURS, labels, strict=False):
+        axes.plot(np.arange(len(values)) + 0.5, values, color=colour, lw=1.4, label=label)
+    axes.set_ylabel(what)
+    _legend_above(axes)
+
+
+def _legend_above(axes: "Axes") -> None:
+    axes.grid(axis="y", alpha=0.25)
+    # Above the axes, where no line can lie behind it.
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0, ncols=2, frameon=False)
+
+
+def _where(rows: Rows) -> str:
+    return f"{rows.env}: " if rows.env else ""
+
+
+def _unit(rows: Rows) -> str:
+    return _UNITS[rows.units[0]] if len(rows.units) == 1 else " (in different units)"
 
 
 def _finish(axes: "Axes", title: str) -> None:

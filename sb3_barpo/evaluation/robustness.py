@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
-from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
+from stable_baselines3.common.running_mean_std import RunningMeanStd
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_normalize
 from tqdm import tqdm
 
 from sb3_barpo.adversary import Ball
@@ -21,18 +22,21 @@ from sb3_barpo.attacks.learned import check_clean_env
 from sb3_barpo.attacks.victim import undisturbed
 from sb3_barpo.evaluation.budgets import Budget, check_budget
 from sb3_barpo.evaluation.episodes import is_monitored, run_episodes
-from sb3_barpo.evaluation.report import COLUMNS, NATURAL, RobustnessReport
+from sb3_barpo.evaluation.judged import describe, env_of, own_ball, own_epsilon, too_weak, unit_of
+from sb3_barpo.evaluation.report import RobustnessReport
+from sb3_barpo.evaluation.rows import COLUMNS, NATURAL, Origin, make_rows
 from sb3_barpo.evaluation.search import Victim, find_attacks
+from sb3_barpo.evaluation.settings import EvalConfig
 
-#: A row of a report: agent, attack, ε, number and seed of the episode, return, length.
-Row = tuple[str, str, float, int, int, float, int]
+#: The field's strength for Hopper-v5 (Zhang et al., NeurIPS 2020).
+USUAL_EPSILON = 0.075
 
 
 def evaluate_robustness(
     model: OnPolicyAlgorithm,
     env: gym.Env[Any, Any] | VecEnv,
     attacks: str | Attack | Sequence[str | Attack] = ("random", "critic", "mad"),
-    epsilon: float | Sequence[float] = 0.075,
+    epsilon: float | Sequence[float] | None = None,
     n_eval_episodes: int = 50,
     seed: int = 0,
     deterministic: bool = True,
@@ -43,26 +47,27 @@ def evaluate_robustness(
     n_jobs: int = 1,
     folder: str | Path | None = None,
     ball: Ball | None = None,
+    algorithm: str | None = None,
 ) -> RobustnessReport:
     """
-    Evaluate a model on the same episodes first without an attack, then under each attack.
+    Evaluate a model on the same episodes, first without an attack, then under each attack.
 
-    Attacks that are learned, when they are named, are searched for first, see
-    :func:`sb3_barpo.evaluation.search.find_attacks`: at the largest ε, and used at all of them.
+    Learned attacks that are given by name are fitted first, see
+    :func:`sb3_barpo.evaluation.search.find_attacks`: at the largest ε; smaller ε use the same attackers.
 
     Episode k starts from seed ``seed + k`` whatever the attack, the model and the number of environments. Attacks and
-    sampled actions are seeded too, for each batch of ``n_envs`` episodes: what they draw depends on that number.
-    Returns are those of ``Monitor`` where there is one, otherwise sums of the rewards as they come.
-    SB3's ``EpisodicLifeEnv`` is known, and made to begin a new game. With another wrapper that puts off resets,
-    evaluate on one environment: among several, one in the middle of its game does not take its next episode's seed.
+    sampled actions are seeded for each batch of ``n_envs`` episodes, so what they draw depends on that number.
+    Returns are those of ``Monitor`` if there is one, otherwise sums of the rewards that the environment returns.
+    SB3's ``EpisodicLifeEnv`` is supported. With any other wrapper that delays resets, evaluate on one environment.
 
     :param model: The agent, any SB3 on-policy one, with or without a memory.
-    :param env: Its environment or environments, wrapped as in training (``VecNormalize`` with its statistics above
-        all), but not by an attack. The statistics are frozen meanwhile.
-    :param attacks: Names, ``"all"`` for the six of the field's tables, or attacks that are built already, and fitted if
-        they are learned. These keep their own ε.
-    :param epsilon: Strength of the named attacks, in units of what the policy sees; or several, for the return as a
-        function of ε.
+    :param env: Its environment or environments, wrapped as in training (in particular by ``VecNormalize`` with its
+        statistics), but not by an attack. The statistics are not updated during the evaluation.
+    :param attacks: Names, ``"all"`` for the six of the field's tables, or :class:`Attack` objects, fitted if they are
+        learned. Objects keep their own ε.
+    :param epsilon: Strength of the named attacks, in units of what the policy sees; or several, for a
+        curve over ε. Defaults to the strength at the end of the agent's own training, and to 0.075 for agents that were
+        not trained to be robust.
     :param n_eval_episodes: Number of episodes for each attack and ε.
     :param seed: Seed of the first episode.
     :param deterministic: Whether the agent takes its most likely action.
@@ -70,21 +75,31 @@ def evaluate_robustness(
     :param progress_bar: Whether to show the progress over all episodes.
     :param warn: Whether to warn about an environment without ``Monitor``, or without the normalisation that the
         model knows.
-    :param budget: How hard to search for attacks that are learned: ``"quick"``, ``"standard"``, ``"paper"``, or a
-        budget of your own.
+    :param budget: How many attackers are fitted for each learned attack: ``"quick"``, ``"standard"``, ``"paper"``, or
+        a :class:`sb3_barpo.evaluation.budgets.Budget`.
     :param n_jobs: Number of processes of that search.
-    :param folder: Where to store every attacker that is fitted, and to find it again; ``None`` keeps none.
-    :param ball: The named attacks' ball, :class:`sb3_barpo.adversary.LinfBall` by default. Observations whose keys are
-        not all of one kind need one with a scale by key.
+    :param folder: Where fitted attackers are stored and reused; ``None`` stores nothing.
+    :param ball: The named attacks' ball, by default the agent's own, and :class:`sb3_barpo.adversary.LinfBall` for
+        agents that were not trained to be robust. Observations whose keys are not all of one kind need one with a scale
+        by key.
+    :param algorithm: What the report says trained the agent, by default the name of its class. The seed of training is
+        the model's ``seed``.
     :return: The report, one row an episode.
     :raises ValueError: for a setting out of range, unknown or doubled attacks, spaces that differ from the model's, an
         environment that is under attack already, an attack that is not fitted, or fitted on another victim, or a
         return that is NaN or infinite.
-    :raises TypeError: if the model or its observation space cannot be attacked, or an attack is none.
+    :raises TypeError: if the model or its observation space cannot be attacked, or something among
+        ``attacks`` is no attack.
     """
-    check_settings(attacks, epsilon, n_eval_episodes, budget)
+    if epsilon is None:
+        epsilon = own_epsilon(model) or USUAL_EPSILON
+    ball = own_ball(model) if ball is None else ball
+    check_settings(attacks, epsilon, budget)
+    config = EvalConfig(n_eval_episodes, seed, deterministic)
     venv = BaseAlgorithm._wrap_env(env)
     _check_env(model, venv, warn)
+    if warn and (weak := too_weak(model, venv, max(_strengths(epsilon)))):
+        warnings.warn(weak, UserWarning, stacklevel=2)
     listed, strengths = attack_names(attacks), _strengths(epsilon)
     for given in listed:
         if isinstance(given, LearnedAttack):
@@ -94,25 +109,37 @@ def evaluate_robustness(
         victim = Victim(model, venv, None if folder is None else Path(folder), ball)
         (learned,) = find_attacks([victim], to_learn, max(strengths), budget, n_jobs, seed, deterministic, progress_bar)
     trials: list[Attack | None] = [None, *_build(model, listed, strengths, learned, ball)]
-    agent = type(model).__name__ if name is None else name
-    rows: list[Row] = []
+    origin = origin_of(model, venv, name, algorithm)
+    rows: list[tuple[Any, ...]] = []
     with tqdm(total=len(trials) * n_eval_episodes, unit="episode", disable=not progress_bar) as bar:
         for attack in trials:
-            bar.set_description(f"{agent}, {NATURAL if attack is None else f'{attack.name} at ε = {attack.epsilon:g}'}")
-            rows += run_trial(agent, model, venv, attack, n_eval_episodes, seed, deterministic, bar.update)
-    return RobustnessReport(pd.DataFrame(rows, columns=COLUMNS))
+            what = NATURAL if attack is None else f"{attack.name} at ε = {attack.epsilon:g}"
+            bar.set_description(f"{origin.agent}, {what}")
+            rows += run_trial(origin, model, venv, attack, config, bar.update)
+    judged = {"agents": {origin.agent: describe(model, venv, ball, None)}}
+    return RobustnessReport(pd.DataFrame(rows, columns=COLUMNS), judged)
+
+
+def origin_of(model: OnPolicyAlgorithm, venv: VecEnv, name: str | None = None, algorithm: str | None = None) -> Origin:
+    """
+    :param model: The agent.
+    :param venv: Its environments.
+    :param name: Its name, by default that of its class.
+    :param algorithm: What trained it, by default its class.
+    :return: What its rows say of it; its seed of training is the model's own.
+    """
+    kind = type(model).__name__
+    return Origin(name or kind, algorithm or kind, model.seed, env_of(venv)[0], unit_of(venv))
 
 
 def run_trial(
-    agent: str,
+    origin: Origin,
     model: OnPolicyAlgorithm,
     venv: VecEnv,
     attack: Attack | None,
-    n_eval_episodes: int,
-    seed: int,
-    deterministic: bool,
+    config: EvalConfig,
     tell: Callable[[int], object] = lambda n: None,
-) -> list[Row]:
+) -> list[tuple[Any, ...]]:
     """
     One attack, or none, on one agent; see :func:`evaluate_robustness`.
 
@@ -120,24 +147,21 @@ def run_trial(
     """
     label, strength = (NATURAL, 0.0) if attack is None else (attack.name, attack.epsilon)
     with undisturbed(model, venv):
-        episodes = run_episodes(model, attack, venv, n_eval_episodes, seed, deterministic, tell)
-    return [(agent, label, strength, k, seed + k, *episode) for k, episode in enumerate(episodes)]
+        episodes = run_episodes(model, attack, venv, config.n_eval_episodes, config.seed, config.deterministic, tell)
+    return make_rows(origin, label, strength, config.seed, episodes)
 
 
 def check_settings(
     attacks: str | Attack | Sequence[str | Attack],
     epsilon: float | Sequence[float],
-    n_eval_episodes: int,
     budget: str | Budget = "quick",
 ) -> None:
     """
-    What can be checked without a model; see :func:`evaluate_robustness`.
+    Check what can be checked without a model; see :func:`evaluate_robustness`.
 
     :raises ValueError: for a setting out of range, or an unknown attack or budget.
-    :raises TypeError: if an attack is none.
+    :raises TypeError: if something among ``attacks`` is no attack.
     """
-    if n_eval_episodes < 1:
-        raise ValueError(f"n_eval_episodes must be at least 1, but it is {n_eval_episodes}. 50 is usual.")
     listed, strengths = attack_names(attacks), _strengths(epsilon)
     for strength in strengths:
         if not isinstance(strength, Real) or not 0 <= strength < math.inf:
@@ -147,9 +171,13 @@ def check_settings(
             )
     if not strengths:
         raise ValueError("epsilon is an empty list: name at least one strength.")
+    if len(set(strengths)) < len(strengths):
+        raise ValueError(f"Each ε is evaluated once, but epsilon is {epsilon!r}: name each strength once.")
     check_budget(budget)
     if learned_names(listed) and max(strengths) == 0:
-        raise ValueError(f"There is nothing to learn for {', '.join(learned_names(listed))} at epsilon = 0.")
+        raise ValueError(
+            f"{', '.join(learned_names(listed))} cannot be fitted at epsilon = 0. Name a larger one besides."
+        )
 
 
 def learned_names(attacks: Sequence[str | Attack]) -> list[str]:
@@ -196,10 +224,26 @@ def _check_env(model: OnPolicyAlgorithm, venv: VecEnv, warn: bool) -> None:
             UserWarning,
             stacklevel=3,
         )
-    if warn and model.get_vec_normalize_env() is not None and unwrap_vec_normalize(venv) is None:
+    normalised = model.get_vec_normalize_env() is not None or getattr(model, "vec_normalize", False)
+    layer = unwrap_vec_normalize(venv)
+    if warn and normalised and layer is None:
         warnings.warn(
             "The model was trained with VecNormalize, but the environment is not wrapped by it: the policy will see "
             "raw observations. Wrap it: VecNormalize.load(path, venv).",
             UserWarning,
             stacklevel=3,
         )
+    if layer is not None and layer.norm_obs and _is_unfitted(layer):
+        raise ValueError(
+            "VecNormalize has no statistics yet, so it would change observations in another way than in training. Load "
+            "those of the agent: VecNormalize.load(path, venv)."
+        )
+
+
+def _is_unfitted(layer: VecNormalize) -> bool:
+    statistics = layer.obs_rms.values() if isinstance(layer.obs_rms, dict) else [layer.obs_rms]
+    fresh = RunningMeanStd()
+    return all(
+        one.count == fresh.count and not np.any(one.mean) and np.all(one.var == 1)  # not even set by hand
+        for one in statistics
+    )

@@ -1,9 +1,8 @@
 """
 The search for the strongest learned attacks: every member of a grid is fitted and tried, and the best one is kept.
 
-Members are fitted in parallel processes. Each is stored when it is finished and found again, so that a killed search
-goes on where it was. They are compared on other episodes than the ones that are reported, lest the report flatter the
-attack.
+Members are fitted in parallel processes. Each is stored as soon as it is finished, so that a killed search can be
+resumed. Members are compared on other episodes than those of the report, which would otherwise overstate the attack.
 """
 
 import hashlib
@@ -23,7 +22,6 @@ from joblib import Parallel, delayed
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
-from tqdm import tqdm
 
 from sb3_barpo import seeds
 from sb3_barpo.adversary import Ball
@@ -33,6 +31,8 @@ from sb3_barpo.attacks.two_rates import TwoRatesPolicy
 from sb3_barpo.attacks.victim import normalizer_digest, undisturbed, victim_digest
 from sb3_barpo.evaluation.budgets import Budget, Member, make_budget
 from sb3_barpo.evaluation.episodes import run_episodes
+from sb3_barpo.evaluation.judged import env_of
+from sb3_barpo.evaluation.progress import Progress, Tell, counted_steps
 from sb3_barpo.resume import read_record, replacing, write_record
 from sb3_barpo.training.robust import RobustUpdate
 
@@ -43,11 +43,11 @@ SELECTION = seeds.SELECTION.start
 @dataclass(frozen=True)
 class Victim:
     """
-    Whom to attack.
+    An agent to be attacked.
 
     :param model: The agent.
-    :param venv: Its environments, clean, such as can be pickled (``DummyVecEnv``).
-    :param folder: Where its attackers are stored and found again; ``None`` forgets them.
+    :param venv: Its environments without an attack. They are pickled, so use ``DummyVecEnv``.
+    :param folder: Where its attackers are stored and reused; ``None`` stores nothing.
     :param ball: The attackers' ball, :class:`sb3_barpo.adversary.LinfBall` by default.
     """
 
@@ -106,17 +106,17 @@ def find_attacks(
     """
     The strongest learned attacks on each victim: of all members, those that leave the lowest mean return.
 
-    :param victims: Whom to attack.
+    :param victims: The agents to be attacked.
     :param names: Which learned attacks.
     :param epsilon: Their strength.
-    :param budget: ``"quick"``, ``"standard"``, ``"paper"``, or one of your own: which members are fitted.
+    :param budget: ``"quick"``, ``"standard"``, ``"paper"``, or a :class:`Budget`: which members are fitted.
     :param n_jobs: Number of processes.
     :param seed: Seed of the fits. The members are compared on episodes from ``seed + 1_000_000`` on.
     :param deterministic: Whether the victim takes its most likely action while members are compared.
     :param progress_bar: Whether to show the progress over the members.
     :return: For each victim, its attacks by name.
     :raises ValueError: for an unknown budget, one without members for an attack, or an attack that is not learned.
-    :raises TypeError: if environments cannot be sent to other processes, or an attack does not serve the victim.
+    :raises TypeError: if environments cannot be sent to other processes, or an attack does not support the victim.
     """
     unknown = [name for name in names if not issubclass(ATTACKS.get(name, object), LearnedAttack)]
     if unknown:
@@ -143,7 +143,7 @@ def find_attacks(
 def members_tried(folder: Path) -> pd.DataFrame:
     """
     :param folder: Where a search stores its members.
-    :return: One row for each that is there, whatever search it belongs to: ``attack``, ``epsilon``,
+    :return: One row for each stored member, whatever search it belongs to: ``attack``, ``epsilon``,
         ``total_timesteps``, ``seed``, ``settings``, ``mean_return`` on the episodes that compare members, ``seconds``
         of fit and comparison, ``file``.
     """
@@ -160,13 +160,13 @@ def members_tried(folder: Path) -> pd.DataFrame:
 def _target(
     victim: Victim, budget: str | Budget, epsilon: float, seed: int, deterministic: bool, stack: ExitStack
 ) -> _Target:
-    env_id, kwargs = _identity(victim.venv)
+    env_id, kwargs = env_of(victim.venv)
     folder = victim.folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="attacks-")))
     folder.mkdir(parents=True, exist_ok=True)
     members = make_budget(budget, env_id, isinstance(victim.model, RobustUpdate), victim.venv.num_envs)
     record = {
         "env": env_id,
-        "env_kwargs": kwargs,
+        "env_kwargs": repr(kwargs) if env_id else "",
         "n_envs": victim.venv.num_envs,
         "victim": victim_digest(victim.model),
         "normalizer": normalizer_digest(victim.venv),
@@ -180,19 +180,14 @@ def _target(
     return _Target(pack(victim.model, victim.venv), folder, members, record, victim.ball)
 
 
-def _identity(venv: VecEnv) -> tuple[str, str]:
-    """Id and arguments of the environments, as far as they were made by ``gym.make``."""
-    spec = venv.get_attr("spec")[0]
-    return ("", "") if spec is None else (spec.id, repr(spec.kwargs))
-
-
 def _run(tasks: list[_Task], n_jobs: int, progress_bar: bool) -> dict[tuple[Path, str], Path]:
     """The file of the strongest member, by folder and attack."""
     waiting = sorted((task for task in tasks if not task.path.exists()), key=lambda task: -task.member.total_timesteps)
-    finished = len(tasks) - len(waiting)
-    with tqdm(total=len(tasks), initial=finished, desc="attackers", unit="fit", disable=not progress_bar) as bar:
-        for _ in Parallel(n_jobs, return_as="generator_unordered")(delayed(_fit)(task) for task in waiting):
-            bar.update()
+    steps = sum(task.member.total_timesteps for task in waiting)
+    with Progress("attackers", len(waiting), steps, "step", progress_bar, n_jobs) as progress:
+        fits = (delayed(_fit)(task, progress.tell) for task in waiting)
+        for label in Parallel(n_jobs, return_as="generator_unordered")(fits):
+            progress.finished(label)
     best: dict[tuple[Path, str], tuple[float, Path]] = {}
     for task in tasks:
         key = task.path.parent, task.member.attack
@@ -201,13 +196,14 @@ def _run(tasks: list[_Task], n_jobs: int, progress_bar: bool) -> dict[tuple[Path
     return {key: path for key, (_, path) in best.items()}
 
 
-def _fit(task: _Task) -> None:
+def _fit(task: _Task, tell: Tell) -> str:
+    """Fit a member and compare it. :return: What is finished, in words."""
     th.set_num_threads(1)  # processes share the cores; more threads slow small networks down
     start = time.monotonic()
     model, venv = unpack(task.victim)
     attack = _build(task, model)
     if attack.origin is None:
-        attack.fit(venv, task.member.total_timesteps)
+        attack.fit(counted_steps(venv, tell), task.member.total_timesteps)
     record = task.record
     with undisturbed(model, venv):
         episodes = run_episodes(
@@ -216,7 +212,10 @@ def _fit(task: _Task) -> None:
     with replacing(task.path.with_suffix(".zip")) as file:
         attack.save(file)
     returns = [episode.reward for episode in episodes]
-    write_record(task.path, {**record, "returns": returns, "seconds": time.monotonic() - start})
+    tell(0)
+    seconds = time.monotonic() - start
+    write_record(task.path, {**record, "returns": returns, "seconds": seconds})
+    return f"{task.member.attack} on {task.path.parent.name}, {task.member.total_timesteps} steps in {seconds:.0f} s"
 
 
 def _build(task: _Task, model: OnPolicyAlgorithm) -> LearnedAttack:

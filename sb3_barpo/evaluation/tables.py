@@ -1,65 +1,147 @@
 """A report in words: the table and the sentence."""
 
 import math
-from typing import TYPE_CHECKING
+from typing import Any
 
 import pandas as pd
 from tabulate import tabulate
 
-if TYPE_CHECKING:
-    from sb3_barpo.evaluation.report import RobustnessReport
+from sb3_barpo.attacks import ATTACKS, LearnedAttack
+from sb3_barpo.evaluation import statistics
+from sb3_barpo.evaluation.rows import Rows
+from sb3_barpo.figures import NONE, counted, number, percent, spread
 
-#: In a table, of what was not measured.
-_NONE = "–"
 
-
-def markdown(report: "RobustnessReport") -> str:
+def returns(rows: Rows, tablefmt: str = "pipe") -> str:
     """
-    :param report: The report.
-    :return: A table, one row for each agent and ε, and a line that says what its figures are.
+    :param rows: The episodes.
+    :param tablefmt: One of ``tabulate``'s formats.
+    :return: A table, one row for each agent and ε.
     """
-    columns = ["natural", *report.attacks]
-    rows = []
-    for epsilon in report.epsilons:
-        for agent, row in report.summary(epsilon).iterrows():
-            returns = [_spread(row[name], row[f"{name}_std"]) if name in row else _NONE for name in columns]
-            rows.append([agent, f"{epsilon:g}", *returns, number(row["worst_case"]), _percent(row["robustness"])])
-    headers = ["agent", "ε", *columns, "worst case", "robustness"]
+    columns = ["natural", *rows.attacks]
+    units = {str(agent): str(unit) for agent, unit in rows.origins["unit"].items()}
+    mixed = ["unit of ε"] * (len(rows.units) > 1)
+    lines = []
+    for epsilon in rows.epsilons:
+        for agent, row in rows.summary(epsilon).iterrows():
+            unit = [units[str(agent)] for _ in mixed]
+            cells = [spread(row[name], row[f"{name}_std"]) if name in row else NONE for name in columns]
+            lines.append([str(agent), f"{epsilon:g}", *unit, *cells, number(row["worst_case"]), _change(row)])
+    return _tabulated(["agent", "ε", *mixed, *columns, "worst case", "robustness"], lines, tablefmt)
+
+
+def by_algorithm(rows: Rows, tablefmt: str = "pipe") -> str:
+    """
+    :param rows: The episodes.
+    :param tablefmt: One of ``tabulate``'s formats.
+    :return: A table at the largest ε, one row an algorithm, of interquartile means over the seeds of training; empty if
+        no algorithm has two seeds.
+    """
+    table = statistics.by_algorithm(rows)
+    if table["n_seeds"].max() < 2:
+        return ""
+    lines = [
+        [algorithm, row["n_seeds"], *(_interval(row, column) for column in ("natural", "worst_case"))]
+        for algorithm, row in table.iterrows()
+    ]
+    return _tabulated(["algorithm", "training seeds", "natural", "worst case"], lines, tablefmt)
+
+
+def _tabulated(headers: list[str], lines: list[list[Any]], tablefmt: str) -> str:
     align = ["left"] + ["right"] * (len(headers) - 1)
-    table = tabulate(rows, headers, tablefmt="pipe", colalign=align, disable_numparse=True)
-    return f"{table}\n\n{_legend(report.seeds)}\n"
+    return tabulate(lines, headers, tablefmt=tablefmt, colalign=align, disable_numparse=True)
 
 
-def _legend(seeds: list[int]) -> str:
-    consecutive = seeds == list(range(seeds[0], seeds[0] + len(seeds)))
-    listed = f"{seeds[0]} to {seeds[-1]}" if consecutive and len(seeds) > 1 else ", ".join(map(str, seeds))
+def by_algorithm_legend(rows: Rows) -> str:
+    """
+    :param rows: The episodes.
+    :return: What the figures of :func:`by_algorithm` are.
+    """
     return (
-        f"Return: mean ± standard deviation over {counted(seeds)}, the same for every column and agent "
-        f"(seed{'s' * (len(seeds) > 1)} {listed}). Worst case: the lowest mean over the attacks. "
-        "Robustness: (worst case − natural) / |natural|."
+        f"ε = {rows.epsilons[-1]:g}. Interquartile mean over the training seeds, with its 95 % bootstrap interval, "
+        "which is too narrow for few seeds."
     )
 
 
-def verdict(report: "RobustnessReport") -> str:
+def _interval(row: pd.Series, column: str) -> str:
+    if row["n_seeds"] < 2:
+        return number(row[column])
+    return f"{number(row[column])} [{number(row[f'{column}_low'])}, {number(row[f'{column}_high'])}]"
+
+
+def _change(row: pd.Series) -> str:
+    """Robustness as a share, where a share says something."""
+    if row["worst_case"] >= row["natural"]:
+        return "not harmed"
+    return percent(row["robustness"]) if row["natural"] * row["worst_case"] > 0 else NONE
+
+
+def legend(rows: Rows) -> str:
     """
-    :param report: The report.
-    :return: One sentence on the largest ε: what each agent keeps, and who has the highest worst case.
+    :param rows: The episodes.
+    :return: What the figures of :func:`returns` are.
     """
-    table = report.summary()
-    attacks = [attack for attack in report.attacks if attack in table]
+    seeds = rows.seeds
+    consecutive = seeds == list(range(seeds[0], seeds[0] + len(seeds)))
+    listed = f"{seeds[0]} to {seeds[-1]}" if consecutive and len(seeds) > 1 else ", ".join(map(str, seeds))
+    return (
+        f"Return: mean ± standard deviation over {counted(len(seeds))}, the same for every column and agent "
+        f"(seed{'s' * (len(seeds) > 1)} {listed}). Worst case: the lowest mean over the attacks. "
+        f"Robustness: (worst case − natural) / |natural|, {NONE} where returns cross zero.{_units(rows.units)}"
+    )
+
+
+def _units(units: list[str]) -> str:
+    if len(units) > 1:
+        return (
+            " The agents' ε are in different units (std: standard deviations, under VecNormalize; raw: the "
+            "environment's own), so equal numbers are not equally strong attacks."
+        )
+    return {
+        "std": " ε is in standard deviations of the observations, under VecNormalize.",
+        "raw": " ε is in the observations' own units.",
+    }.get(units[0], "")
+
+
+def verdict(rows: Rows) -> str:
+    """
+    :param rows: The episodes.
+    :return: A sentence on the largest ε: what each agent keeps, and who has the highest worst case; and another where
+        something speaks against it.
+    """
+    table = rows.summary()
+    attacks = [attack for attack in rows.attacks if attack in table]
     under = _joined(attacks) if len(attacks) == 1 else f"the worst of {_joined(attacks)}"
-    opening = f"Under {under} at ε = {report.epsilons[-1]:g} ({counted(report.seeds)} each)"
-    return f"{opening}, {_kept(table)}{_winner(table, len(report.seeds))}."
+    unit = {"std": " standard deviations", "raw": " raw units"}.get(rows.units[0], "") if len(rows.units) == 1 else ""
+    opening = f"Under {under} at ε = {rows.epsilons[-1]:g}{unit} ({counted(len(rows.seeds))} each)"
+    harmed = table["worst_case"] < table["natural"]
+    clauses = [_kept(table[harmed])] if harmed.any() else []
+    clauses += [_unharmed(table[~harmed])] if not harmed.all() else []
+    return f"{opening}, {'; '.join(clauses)}{_winner(table, len(rows.seeds))}.{_reservations(rows)}"
 
 
-def counted(seeds: list[int]) -> str:
-    """:return: How many episodes these seeds make: "50 episodes"."""
-    return "1 episode" if len(seeds) == 1 else f"{len(seeds)} episodes"
+def _unharmed(table: pd.DataFrame) -> str:
+    return f"no attack harmed {_joined([f'{agent} ({_way(row)})' for agent, row in table.iterrows()])}"
+
+
+def _reservations(rows: Rows) -> str:
+    """What speaks against the verdict."""
+    kinds = [ATTACKS.get(attack) for attack in rows.attacks]
+    told = ""
+    if all(kind is not None and not issubclass(kind, LearnedAttack) for kind in kinds):
+        told += " Learned attacks were not run; they are often stronger."
+    if len(rows.units) > 1:
+        told += " The agents' ε are in different units, so their figures are not comparable."
+    return told
+
+
+def _way(row: pd.Series) -> str:
+    return f"{number(row['natural'])} → {number(row['worst_case'])}"
 
 
 def _kept(table: pd.DataFrame) -> str:
     """Shares where they make sense, otherwise the returns alone."""
-    ways = [f"{number(row['natural'])} → {number(row['worst_case'])}" for _, row in table.iterrows()]
+    ways = [_way(row) for _, row in table.iterrows()]
     if (table["natural"] <= 0).any() or (table["worst_case"] < 0).any():
         goes = [f"{way} for {agent}" for agent, way in zip(table.index, ways, strict=True)]
         return f"the mean return goes {', '.join(goes)}"
@@ -84,26 +166,6 @@ def _winner(table: pd.DataFrame, n_episodes: int) -> str:
     if n_episodes > 1 and gap < 2 * math.sqrt(sum(variances) / (n_episodes - 1)):
         return f"{claim}, though {second.name} is too close for {n_episodes} episodes to tell them apart"
     return claim
-
-
-def number(value: float) -> str:
-    """:return: The value with three digits or so: 3319, 81.3, −2.15, 0.00123."""
-    return _formatted(value, abs(value))
-
-
-def _spread(mean: float, std: float) -> str:
-    size = max(abs(mean), std)
-    return f"{_formatted(mean, size)} ± {_formatted(std, size)}"
-
-
-def _formatted(value: float, size: float) -> str:
-    """With as many decimals as three digits of a number of this size have."""
-    decimals = 2 if size == 0 else min(max(2 - math.floor(math.log10(size)), 0), 8)
-    return f"{value:.{decimals}f}".replace("-", "−")
-
-
-def _percent(share: float) -> str:
-    return _NONE if math.isnan(share) else f"{100 * share:+.0f} %".replace("-", "−")
 
 
 def _joined(words: list[str]) -> str:

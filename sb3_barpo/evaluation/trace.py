@@ -1,9 +1,12 @@
 """One episode under attack, step by step."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
 import gymnasium as gym
 import numpy as np
+import torch as th
+from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
@@ -14,13 +17,13 @@ from sb3_barpo.attacks import Attack, LearnedAttack
 from sb3_barpo.attacks.learned import check_clean_env
 from sb3_barpo.attacks.victim import undisturbed
 from sb3_barpo.evaluation.episodes import run_episodes
-from sb3_barpo.evaluation.report import NATURAL
+from sb3_barpo.evaluation.rows import NATURAL
 from sb3_barpo.policies.spaces import by_parts
 
 
 class Trace(NamedTuple):
     """
-    An episode of T steps. The last observation, on which nobody acts any more, is not in it.
+    An episode of T steps. The last observation, on which no action follows, is not part of it.
 
     :param attack: Name of the attack, ``"natural"`` for none.
     :param epsilon: Its strength, 0 for none.
@@ -29,6 +32,9 @@ class Trace(NamedTuple):
         ``Dict``, whose keys are joined.
     :param perturbations: What the attack added to them, of the same shape.
     :param rewards: Rewards, not normalised, shape ``(T,)``.
+    :param features: Names of the features, in the order of a flattened observation; empty if they have none.
+    :param actions: Actions that the agent took, shape ``(T, *action)``.
+    :param clean_actions: Those that it would have taken on the clean observations, of the same shape.
     """
 
     attack: str
@@ -37,6 +43,9 @@ class Trace(NamedTuple):
     observations: np.ndarray
     perturbations: np.ndarray
     rewards: np.ndarray
+    features: Sequence[str] = ()
+    actions: np.ndarray | None = None
+    clean_actions: np.ndarray | None = None
 
 
 def trace_episode(
@@ -47,11 +56,11 @@ def trace_episode(
     deterministic: bool = True,
 ) -> Trace:
     """
-    Follow the episode that :func:`sb3_barpo.evaluation.evaluate_robustness` has with the same seed, one episode and
-    the same environments.
+    Record, step by step, the episode that :func:`sb3_barpo.evaluation.evaluate_robustness` runs with the same seed,
+    ``n_eval_episodes=1`` and the same environments.
 
     :param model: The agent, any SB3 on-policy one, with or without a memory.
-    :param env: Its environment, as for ``evaluate_robustness``. Of several, the first is followed.
+    :param env: Its environment, as for ``evaluate_robustness``. Of several, the first one is recorded.
     :param attack: The attack, fitted if it is learned; ``None`` for the natural episode.
     :param seed: Seed of the episode.
     :param deterministic: Whether the agent takes its most likely action.
@@ -65,7 +74,8 @@ def trace_episode(
     check_clean_env(model, venv)
     if isinstance(attack, LearnedAttack):
         attack.check_victim(model, venv)
-    actor, stage = _Actor(model), _Stage(venv)
+    stage = _Stage(venv)
+    actor = _Actor(model, stage)
     with undisturbed(model, venv):
         run_episodes(cast(OnPolicyAlgorithm, actor), attack, stage, 1, seed, deterministic)
     observations = np.stack(stage.observations[:-1])  # the last one begins the next episode
@@ -76,26 +86,36 @@ def trace_episode(
         observations,
         np.stack(actor.seen) - observations,
         np.array(stage.rewards),
+        feature_names(venv),
+        np.stack(actor.actions),
+        np.stack(actor.clean_actions),
     )
 
 
 class _Actor:
-    """A model that keeps what it is shown of the first environment."""
+    """A model that stores the observations that it receives from the first environment."""
 
-    def __init__(self, model: OnPolicyAlgorithm) -> None:
+    def __init__(self, model: OnPolicyAlgorithm, stage: "_Stage") -> None:
         self._model = model
+        self._stage = stage
         self.seen: list[np.ndarray] = []
+        self.actions: list[np.ndarray] = []
+        self.clean_actions: list[np.ndarray] = []
 
     def predict(self, observation: Any, *args: Any, **kwargs: Any) -> Any:
         self.seen.append(_first(observation))
-        return self._model.predict(observation, *args, **kwargs)
+        with th.random.fork_rng(devices=[]):  # a sampling agent draws the same for both
+            self.clean_actions.append(self._model.predict(self._stage.current, *args, **kwargs)[0][0])
+        actions, states = self._model.predict(observation, *args, **kwargs)
+        self.actions.append(actions[0])
+        return actions, states
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
 
 
 class _Stage(VecEnvWrapper):
-    """Environments that keep what the first of them shows and gives."""
+    """Environments that store the observations and rewards of the first of them."""
 
     def __init__(self, venv: VecEnv) -> None:
         super().__init__(venv)
@@ -111,8 +131,45 @@ class _Stage(VecEnvWrapper):
         return self._keep(observations), rewards, dones, infos
 
     def _keep(self, observations: Any) -> Any:
+        self.current = observations
         self.observations.append(_first(observations))
         return observations
+
+
+def feature_names(venv: VecEnv) -> list[str]:
+    """
+    :param venv: Environments.
+    :return: Names of the features of their observations, flattened: the joints of Gymnasium's MuJoCo environments, the
+        keys of a ``Dict``; empty if nothing is known.
+    """
+    space = venv.observation_space
+    if isinstance(space, spaces.Dict):
+        return [
+            key if size == 1 else f"{key} {i}"
+            for key, part in by_parts(space.spaces).items()
+            for size in [int(np.prod(part.shape))]
+            for i in range(size)
+        ]
+    try:
+        structure = venv.get_attr("observation_structure")[0]
+        joints = venv.get_attr("unwrapped")[0].model
+    except (AttributeError, NotImplementedError):
+        return []
+    names = [part for j in range(joints.njnt) for part in _coordinates(joints.joint(j).name, int(joints.jnt_type[j]))]
+    rates = [part for j in range(joints.njnt) for part in _rates(joints.joint(j).name, int(joints.jnt_type[j]))]
+    named = [*names[structure.get("skipped_qpos", 0) :], *rates]
+    return named if space.shape == (len(named),) else []
+
+
+def _coordinates(joint: str, kind: int) -> list[str]:
+    """Of MuJoCo's free, ball, slide and hinge joints."""
+    quaternion = [f"{joint} q{axis}" for axis in "wxyz"]
+    return [[f"{joint} {axis}" for axis in "xyz"] + quaternion, quaternion, [joint], [joint]][kind]
+
+
+def _rates(joint: str, kind: int) -> list[str]:
+    spin = [f"{joint} ω{axis}" for axis in "xyz"]
+    return [[f"{joint} v{axis}" for axis in "xyz"] + spin, spin, [f"{joint} velocity"], [f"{joint} velocity"]][kind]
 
 
 def _first(batch: Any) -> np.ndarray:

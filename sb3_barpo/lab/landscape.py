@@ -24,8 +24,10 @@ from sb3_barpo.agents.load import LoadedAgent
 from sb3_barpo.agents.pack import pack, unpack
 from sb3_barpo.attacks.victim import normalizer_digest, victim_digest
 from sb3_barpo.evaluation.robustness import check_settings, evaluate_robustness, learned_names
+from sb3_barpo.evaluation.settings import EvalConfig
 from sb3_barpo.lab.pictures import canvas
 from sb3_barpo.resume import read_record, write_record
+from sb3_barpo.seeds import REPORT
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -83,7 +85,7 @@ def landscape(
     points: int = 15,
     margin: float = 0.3,
     n_eval_episodes: int = 8,
-    seed: int = 10_000,
+    seed: int = REPORT.start,
     deterministic: bool = True,
     folder: str | Path | None = None,
     n_jobs: int = 1,
@@ -139,7 +141,8 @@ def landscape(
 
 
 def _check(attacks: Sequence[str], epsilon: float, points: int, margin: float, n_eval_episodes: int) -> None:
-    check_settings(attacks, epsilon, n_eval_episodes)
+    EvalConfig(n_eval_episodes)
+    check_settings(attacks, epsilon)
     if learned := learned_names(attacks):
         raise ValueError(
             f"Each point is attacked anew, by attacks that need no learning, but these are learned: "

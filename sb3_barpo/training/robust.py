@@ -147,6 +147,9 @@ class RobustUpdate(OnPolicyAlgorithm):
         chosen.ball.check(check_observation_space(self.observation_space))
         self._adversary = copy.copy(chosen)  # not a plain Adversary of its parts: a subclass stays one
         super()._setup_model()
+        if self.env is not None and (self.num_timesteps == 0 or not hasattr(self, "vec_normalize")):
+            #: Whether it is trained under ``VecNormalize``: saved, so that nobody judges the agent without statistics.
+            self.vec_normalize = self.get_vec_normalize_env() is not None
 
     def set_random_seed(self, seed: int | None = None) -> None:
         super().set_random_seed(seed)

@@ -1,7 +1,7 @@
 """Confirmation: the best strengths of a study and the paper's, retrained on fresh seeds, under stronger attacks."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +138,7 @@ def confirm(
     candidates = strengths(study, tuning, confirmation.top)
     seeds = range(confirmation.first_seed, confirmation.first_seed + confirmation.n_seeds)
     agents = [
-        tuning.trained_with(strength, f"{name}-seed{seed}", seed)
+        replace(tuning.trained_with(strength, f"{name}-seed{seed}", seed), label=name)
         for seed in seeds
         for name, strength in candidates.items()
     ]
@@ -154,7 +154,7 @@ def by_candidate(report: RobustnessReport, tuning: Tuning) -> pd.DataFrame:
     """
     table = report.summary()
     columns = ["natural", *(name for name in ATTACKS if name in table), "worst_case"]
-    grouped = table[columns].groupby(table.index.str.replace(r"-seed\d+$", "", regex=True))
+    grouped = table[columns].groupby(report.origins["algorithm"].loc[table.index])
     rows = grouped.mean()
     rows["lowest"] = grouped["worst_case"].min()
     rows["preference"] = [

@@ -16,10 +16,9 @@ from stable_baselines3.common.env_util import make_vec_env
 
 from sb3_barpo.adversary import as_adversary
 from sb3_barpo.algorithms import algorithm, find
-from sb3_barpo.evaluation.plots import COLOURS, canvas
-from sb3_barpo.evaluation.tables import number
 from sb3_barpo.experiment import Agent
 from sb3_barpo.expressions import write_kwargs
+from sb3_barpo.figures import COLOURS, canvas, number
 from sb3_barpo.schedules import as_schedule
 from sb3_barpo.tuning.study import Tuning, finished, state_name
 

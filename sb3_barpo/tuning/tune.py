@@ -7,8 +7,8 @@ from typing import Any
 import optuna
 import pandas as pd
 
-from sb3_barpo.evaluation.tables import number
 from sb3_barpo.experiment import Agent, make_model
+from sb3_barpo.figures import number
 from sb3_barpo.hyperparams import read
 from sb3_barpo.schedules import as_schedule
 from sb3_barpo.tuning.confirm import PAPER, Confirmation, by_candidate, candidate, confirm, ranked, strengths

@@ -1,0 +1,140 @@
+"""``sb3-barpo evaluate``."""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from sb3_barpo.agents.find import WHICH, stem_of
+from sb3_barpo.agents.load import LoadedAgent, load_agent
+from sb3_barpo.algorithms import ALGORITHMS
+from sb3_barpo.attacks import ATTACKS
+from sb3_barpo.evaluation.budgets import BUDGETS
+from sb3_barpo.evaluation.campaign import BALLS, default_output, evaluate
+from sb3_barpo.evaluation.judged import lines
+from sb3_barpo.seeds import REPORT
+
+
+def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """:param commands: Where to add the command."""
+    sub = commands.add_parser(
+        "evaluate",
+        help="attack trained agents and write a report",
+        description="Attack trained agents of SB3's on-policy algorithms, search for the strongest learned attacks, "
+        "and write a report with pictures. Attackers are stored in the output folder; rerun the same command to "
+        "resume. Agents are pickled files: load only files that you trust.",
+    )
+    what = sub.add_argument_group("agents")
+    what.add_argument("agents", nargs="+", type=Path, help="files of agents, or their folders")
+    what.add_argument("--env", help="environment id (default: read from the records beside the agents)")
+    what.add_argument(
+        "--which",
+        choices=WHICH,
+        help="of a folder: the agent at the end of training or best_model.zip, which is kept by its return without an "
+        "attack (default: last)",
+    )
+    what.add_argument("--names", nargs="+", help="names of the agents in the report (default: from their paths)")
+    what.add_argument("--algo", help=f"algorithm, if it cannot be inferred from the files: {', '.join(ALGORITHMS)}")
+    what.add_argument(
+        "--vec-normalize",
+        help="file with the statistics of VecNormalize, or 'none' (default: found beside the agent)",
+    )
+    how = sub.add_argument_group("attacks")
+    how.add_argument(
+        "--attacks", nargs="+", default=["all"], help=f"all, or some of {', '.join(ATTACKS)} (default: all)"
+    )
+    how.add_argument(
+        "--epsilon",
+        type=float,
+        nargs="+",
+        help="strength, in units of what the policy sees (after VecNormalize: standard deviations); several make a "
+        "curve (default: the strength at the end of the agents' training)",
+    )
+    how.add_argument(
+        "--ball", choices=BALLS, help="ball of the attacks (default: the one the agents were trained with)"
+    )
+    how.add_argument(
+        "--budget", default="standard", help=f"effort for learned attacks: {', '.join(BUDGETS)} (default: standard)"
+    )
+    how.add_argument("--episodes", type=int, default=50, help="episodes for each attack and strength (default: 50)")
+    how.add_argument("--seed", type=int, default=REPORT.start, help="seed of the first episode and of the fits")
+    how.add_argument("--n-envs", type=int, default=8, help="number of parallel environments (default: 8)")
+    how.add_argument("--stochastic", action="store_true", help="sample the agents' actions")
+    how.add_argument("--jobs", type=int, default=1, help="number of processes (default: 1)")
+    written = sub.add_argument_group("report")
+    written.add_argument("--output", type=Path, help="folder to write to (default: evaluation-<agent>-<date>)")
+    written.add_argument("--html", action="store_true", help="write report.html too, one page with all pictures")
+    written.add_argument(
+        "--mixed-units", action="store_true", help="draw agents with and without VecNormalize on one axis of ε"
+    )
+    sub.set_defaults(command=_evaluate, line="")
+
+
+def _evaluate(
+    agents: list[Path],
+    env: str | None,
+    which: str | None,
+    names: list[str] | None,
+    algo: str | None,
+    vec_normalize: str | None,
+    attacks: list[str],
+    epsilon: list[float] | None,
+    ball: str | None,
+    budget: str,
+    episodes: int,
+    seed: int,
+    n_envs: int,
+    stochastic: bool,
+    jobs: int,
+    output: Path | None,
+    html: bool,
+    mixed_units: bool,
+    line: str,
+) -> None:
+    if names is not None and len(names) != len(agents):
+        raise ValueError(f"--names needs one name for each of the {len(agents)} agents, but there are {len(names)}.")
+    loaded = [load_agent(path, env, n_envs, algo, vec_normalize, which) for path in agents]
+    loaded = [replace(one, name=name) for one, name in zip(loaded, names or distinct_names(loaded), strict=True)]
+    output = default_output([agent.name for agent in loaded]) if output is None else output
+    report = evaluate(
+        loaded,
+        attacks,
+        epsilon,
+        budget,
+        output,
+        jobs,
+        episodes,
+        seed,
+        not stochastic,
+        ball=ball,
+        mixed_units=mixed_units,
+        html=html,
+        command=line,
+    )
+    judged = "\n".join(lines(report.judged))
+    print(f"\n{judged}\n\n{report.to_markdown()}\n{report.verdict()}\n\nReport: {output / 'report.md'}")
+
+
+def distinct_names(agents: Sequence[LoadedAgent]) -> list[str]:
+    """
+    :param agents: Agents from files.
+    :return: Their names, those that several share lengthened by as many folders as tell them apart.
+    """
+    names = [agent.name for agent in agents]
+    return [
+        name if names.count(name) == 1 else _longer(agent, [one for one in agents if one.name == name])
+        for agent, name in zip(agents, names, strict=True)
+    ]
+
+
+def _longer(agent: LoadedAgent, alike: Sequence[LoadedAgent]) -> str:
+    def parts(one: LoadedAgent, with_stem: bool) -> list[str]:
+        folder = list(one.file.resolve().parent.parts[1:])
+        return [*folder, stem_of(one.file)] if with_stem else folder
+
+    folders = {tuple(parts(one, False)) for one in alike}
+    with_stem = len(folders) < len(alike) or agent.name == stem_of(agent.file)
+    others = [parts(one, with_stem) for one in alike if one is not agent]
+    own = parts(agent, with_stem)
+    length = next((n for n in range(1, len(own) + 1) if all(other[-n:] != own[-n:] for other in others)), len(own))
+    return "/".join(own[-max(length, 2) :])

@@ -1,0 +1,169 @@
+"""The pages of an evaluation: ``report.md`` with its pictures, and all of it as one HTML page."""
+
+import base64
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from html import escape
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+from sb3_barpo.agents.load import LoadedAgent
+from sb3_barpo.attacks import Attack, LearnedAttack
+from sb3_barpo.evaluation import tables
+from sb3_barpo.evaluation.judged import lines
+from sb3_barpo.evaluation.plots import plot_trace
+from sb3_barpo.evaluation.report import RobustnessReport
+from sb3_barpo.evaluation.settings import EvalConfig
+from sb3_barpo.evaluation.trace import trace_episode
+from sb3_barpo.figures import display
+
+
+def file_name(agent: str) -> str:
+    """:return: An agent's name as a part of a file's name."""
+    return re.sub(r"[^\w.+=@ -]", "-", agent)
+
+
+def write_pages(
+    report: RobustnessReport,
+    agents: Sequence[LoadedAgent],
+    learned: Sequence[Mapping[str, LearnedAttack]],
+    worst: Sequence[Attack],
+    output: Path,
+    config: EvalConfig,
+    mixed_units: bool = False,
+    html: bool = False,
+) -> None:
+    """
+    Write all files of a report, but for the attackers.
+
+    :param report: The report.
+    :param agents: The agents.
+    :param learned: The learned attacks on each, by name.
+    :param worst: The most damaging attack on each.
+    :param output: Folder to write to.
+    :param config: Which episodes were run.
+    :param mixed_units: Whether to draw agents whose ε are in different units on one axis.
+    :param html: Whether to write ``report.html`` too.
+    :raises OSError: if a file cannot be written.
+    """
+    report.to_csv(output / "report.csv")
+    report.to_json(output / "report.json")
+    pictures = {"returns.png": "Returns by attack"}
+    report.plot(output / "returns.png")
+    if len(report.epsilons) > 1 and (mixed_units or len(report.units) == 1):
+        report.plot_epsilon(output / "epsilon.png", mixed_units)
+        pictures["epsilon.png"] = "Return against ε"
+    for agent, attack in zip(agents, worst, strict=True):
+        seed = _near_the_mean(report, agent.name, attack.name)
+        natural, attacked = (
+            trace_episode(agent.model, agent.venv, one, seed, config.deterministic) for one in (None, attack)
+        )
+        where = f" on {report.env}" if report.env else ""
+        title = f"{agent.name}{where} under {display(attack.name)} at ε = {report.epsilons[-1]:g}, seed {seed}"
+        name = f"episode-{file_name(agent.name)}.png"
+        plot_trace(natural, attacked, title).savefig(output / name)
+        pictures[name] = f"An episode of {agent.name}"
+    blocks = _blocks(report, pictures, agents, learned, mixed_units)
+    (output / "report.md").write_text(_markdown(blocks), encoding="utf-8")
+    if html:
+        (output / "report.html").write_text(_page(blocks, output), encoding="utf-8")
+
+
+class _Block(NamedTuple):
+    """A part of a page: a ``heading``, a ``text``, a ``list``, a ``table`` or a ``picture``."""
+
+    kind: str
+    content: Any
+    name: str = ""  # of a picture's file
+
+
+def _blocks(
+    report: RobustnessReport,
+    pictures: Mapping[str, str],
+    agents: Sequence[LoadedAgent],
+    learned: Sequence[Mapping[str, LearnedAttack]],
+    mixed_units: bool,
+) -> list[_Block]:
+    blocks = [_Block("heading", "Under attack"), _Block("text", report.verdict())]
+    if tables.by_algorithm(report):
+        blocks += [_Block("table", partial(tables.by_algorithm, report))]
+        blocks += [_Block("text", tables.by_algorithm_legend(report))]
+    blocks += [_Block("picture", title, name) for name, title in pictures.items()]
+    blocks += [_Block("table", partial(tables.returns, report)), _Block("text", tables.legend(report))]
+    if len(report.units) > 1 and len(report.epsilons) > 1 and not mixed_units:
+        blocks.append(_Block("text", _MIXED))
+    if found := _attackers(agents, learned):
+        blocks += [_Block("text", _LEARNED), _Block("list", found)]
+    return [*blocks, _Block("heading", "What was judged"), _Block("list", lines(report.judged))]
+
+
+def _markdown(blocks: Sequence[_Block]) -> str:
+    parts: dict[str, Callable[[_Block], str]] = {
+        "heading": lambda block: f"{'#' if block is blocks[0] else '##'} {block.content}",
+        "text": lambda block: block.content,
+        "list": lambda block: "\n".join(f"- {line}" for line in block.content),
+        "table": lambda block: block.content("pipe"),
+        "picture": lambda block: f"![{block.content}]({quote(block.name)})",
+    }
+    return "\n\n".join(parts[block.kind](block) for block in blocks) + "\n"
+
+
+def _page(blocks: Sequence[_Block], folder: Path) -> str:
+    """The same in HTML, with the pictures inside."""
+    parts: dict[str, Callable[[_Block], str]] = {
+        "heading": lambda block: f"<h2>{escape(block.content)}</h2>",
+        "text": lambda block: f"<p>{_inline(block.content)}</p>",
+        "list": lambda block: f"<ul>{''.join(f'<li>{_inline(line)}</li>' for line in block.content)}</ul>",
+        "table": lambda block: block.content("html"),
+        "picture": lambda block: f'<img alt="{escape(block.content)}" src="{_data(folder / block.name)}">',
+    }
+    body = "\n".join(parts[block.kind](block) for block in blocks)
+    return (
+        f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>Under attack</title>{_CSS}\n{body}\n</html>\n'
+    )
+
+
+_CSS = (
+    "<style>body{font-family:sans-serif;max-width:70em;margin:2em auto;padding:0 1em}img{max-width:100%;display:block}"
+    "table{border-collapse:collapse}td,th{padding:.2em .6em;border-bottom:1px solid #ddd}</style>"
+)
+
+
+def _inline(text: str) -> str:
+    """The two marks that our lines have: bold and code."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", escape(text)))
+
+
+def _data(picture: Path) -> str:
+    return f"data:image/png;base64,{base64.b64encode(picture.read_bytes()).decode()}"
+
+
+def _near_the_mean(report: RobustnessReport, agent: str, attack: str) -> int:
+    """The seed of the episode whose return is closest to the mean."""
+    rows = report.at()
+    rows = rows[(rows["agent"] == agent) & (rows["attack"] == attack)]
+    nearest = (rows["return"] - rows["return"].mean()).abs().to_numpy().argmin()
+    return int(rows["seed"].to_numpy()[nearest])
+
+
+_MIXED = "There is no curve over ε, since the agents' ε are in different units. `--mixed-units` draws one nevertheless."
+
+
+_LEARNED = (
+    "Learned attacks were fitted at the largest ε, each the strongest of its grid on other episodes than these; at a "
+    "smaller ε the same attackers were scaled down. How the members compare is in `attackers.csv`. The strongest can "
+    "be loaded again:"
+)
+
+
+def _attackers(agents: Sequence[LoadedAgent], learned: Sequence[Mapping[str, LearnedAttack]]) -> list[str]:
+    """Which attackers were learned, and where they are stored."""
+    return [
+        f"`attacks/{file_name(agent.name)}/{name}.zip`: {attack.origin.total_timesteps} steps at ε = "
+        f"{attack.origin.epsilon:g}"
+        for agent, found in zip(agents, learned, strict=True)
+        for name, attack in found.items()
+        if attack.origin is not None
+    ]
