@@ -6,6 +6,8 @@ A defence is an adversary together with an outer loss. An algorithm names its ow
 """
 
 from sb3_barpo.losses.base import Defence, OuterLoss, Rows, Terms
+from sb3_barpo.losses.regularised import Regularised
+from sb3_barpo.losses.soft_worst import SoftWorst
 from sb3_barpo.losses.worst_case import WorstCase
 
-__all__ = ["Defence", "OuterLoss", "Rows", "Terms", "WorstCase"]
+__all__ = ["Defence", "OuterLoss", "Regularised", "Rows", "SoftWorst", "Terms", "WorstCase"]

@@ -79,6 +79,11 @@ class OuterLoss(ABC):
         }
         return dataclasses.replace(self, **values)
 
+    @property
+    def is_ppo(self) -> bool:
+        """Whether this loss, with numbers in the places of its schedules, is PPO's own: then no adversary is asked."""
+        return False
+
     def begin(self, rollout: RolloutBuffer, policy: Any, generator: th.Generator) -> None:  # noqa: B027  # a hook
         """
         Prepare for the update on a rollout. By default there is nothing to prepare.

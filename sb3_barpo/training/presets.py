@@ -3,7 +3,7 @@
 from stable_baselines3 import PPO
 
 from sb3_barpo.adversary import KL, Surrogate
-from sb3_barpo.losses import Defence, WorstCase
+from sb3_barpo.losses import Defence, Regularised, SoftWorst, WorstCase
 from sb3_barpo.training.robust import RobustUpdate
 
 
@@ -38,3 +38,31 @@ class BARPO(RobustPPO):
     """
 
     defence = Defence(KL(), WorstCase(kappa=1.0))
+
+
+class SAPPO(RobustPPO):
+    """
+    PPO whose policy changes little within the ball (SA-PPO, Zhang et al., NeurIPS 2020), in the form that looks for the
+    largest change by SGLD.
+
+    Inner problem: BARPO's, ``max KL(π(·|s) ‖ π(·|s'))``. Outer problem: PPO's clean surrogate, and λ times the
+    divergence as a penalty.
+
+    All arguments: :class:`sb3_barpo.training.robust.RobustUpdate` and :class:`sb3_barpo.losses.Regularised`;
+    ``weight`` is λ, twice what the published code calls its regulariser's weight.
+    """
+
+    defence = Defence(KL(), Regularised(weight=1.0))
+
+
+class CARPPO(RobustPPO):
+    """
+    PPO against the strongest adversary, rows weighted by the damage (CAR-PPO, arXiv 2502.16734).
+
+    Inner problem: ARPO's, ``max -surr(s')``. Outer problem: PPO's clean surrogate, and w times the perturbed one, in
+    which the rows that are hurt most count most.
+
+    All arguments: :class:`sb3_barpo.training.robust.RobustUpdate` and :class:`sb3_barpo.losses.SoftWorst`.
+    """
+
+    defence = Defence(Surrogate(), SoftWorst(weight=1.0, temperature=100.0))

@@ -41,7 +41,7 @@ SelfRobustUpdate = TypeVar("SelfRobustUpdate", bound="RobustUpdate")
 
 
 class _Update(NamedTuple):
-    """What stays the same during one call of ``train``. ``inner`` is ``None`` at strength 0: that is PPO."""
+    """What stays the same during one call of ``train``. ``inner`` is ``None`` where this is PPO: at strength 0, say."""
 
     clip_range: float
     clip_range_vf: float | None
@@ -260,7 +260,7 @@ class RobustUpdate(OnPolicyAlgorithm):
         return True
 
     def _begin_update(self) -> _Update:
-        """The update's settings, from the present progress. Here alone it is asked whether the strength is 0."""
+        """The update's settings, from the present progress. Here alone it is asked whether this is PPO."""
         progress = self._current_progress_remaining
         self._progress_held = min(self._progress_held, max(progress, 0.0))
         epsilon = strength_at("epsilon", self.epsilon, self._progress_held)
@@ -270,7 +270,7 @@ class RobustUpdate(OnPolicyAlgorithm):
             clip_range_vf=None if self.clip_range_vf is None else self.clip_range_vf(progress),  # type: ignore[operator]
             epsilon=epsilon,
             loss=loss,
-            inner=None if epsilon == 0 else self._begin_inner(epsilon, loss),
+            inner=None if epsilon == 0 or loss.is_ppo else self._begin_inner(epsilon, loss),
         )
 
     def _begin_inner(self, epsilon: float, loss: OuterLoss) -> Inner:
