@@ -1,5 +1,5 @@
 """Guarantees: what a network can answer anywhere in a box of inputs."""
 
-from sb3_barpo.certify.bounds import OutputBounds, actor_bounds, box_around, crown, enclose, intervals
+from sb3_barpo.certify.bounds import OutputBounds, actor_bounds, actor_modules, box_around, crown, enclose, intervals
 
-__all__ = ["OutputBounds", "actor_bounds", "box_around", "crown", "enclose", "intervals"]
+__all__ = ["OutputBounds", "actor_bounds", "actor_modules", "box_around", "crown", "enclose", "intervals"]

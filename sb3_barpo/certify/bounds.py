@@ -48,12 +48,10 @@ def box_around(
     return OutputBounds(low.flatten(1), high.flatten(1))
 
 
-def actor_bounds(policy: Any, box: OutputBounds, share: float = 0.0) -> OutputBounds:
+def actor_modules(policy: Any) -> list[nn.Module]:
     """
     :param policy: One of SB3's MLP policies on flat observations, with Gaussian or categorical actions.
-    :param box: The observations.
-    :param share: Share of the interval bounds, see :func:`enclose`.
-    :return: Bounds of the mean action or of the logits, with gradient, shape ``(B, out)``.
+    :return: The modules from the observation to the mean action or the logits.
     :raises TypeError: for other policies.
     """
     modules = mlp.modules(policy, "actor")
@@ -63,7 +61,18 @@ def actor_bounds(policy: Any, box: OutputBounds, share: float = 0.0) -> OutputBo
             f"categorical actions without gSDE; {type(policy).__name__} is none, or was changed. Use a defence that "
             "searches: BARPO, ARPO, SAPPO, CARPPO."
         )
-    return enclose(modules, box, share)
+    return modules
+
+
+def actor_bounds(policy: Any, box: OutputBounds, share: float = 0.0) -> OutputBounds:
+    """
+    :param policy: See :func:`actor_modules`.
+    :param box: The observations.
+    :param share: Share of the interval bounds, see :func:`enclose`.
+    :return: Bounds of the mean action or of the logits, with gradient, shape ``(B, out)``.
+    :raises TypeError: for other policies.
+    """
+    return enclose(actor_modules(policy), box, share)
 
 
 def enclose(modules: Sequence[nn.Module], box: OutputBounds, share: float = 0.0) -> OutputBounds:
@@ -127,7 +136,7 @@ def crown(modules: Sequence[nn.Module], box: OutputBounds) -> OutputBounds:
     return found
 
 
-def _affine(linear: nn.Module, box: OutputBounds) -> OutputBounds:
+def _affine(linear: nn.Linear, box: OutputBounds) -> OutputBounds:
     centre, reach = (box.low + box.high) / 2, (box.high - box.low) / 2
     centre, reach = linear(centre), reach @ linear.weight.abs().t()
     return OutputBounds(centre - reach, centre + reach)

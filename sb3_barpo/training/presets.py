@@ -2,8 +2,8 @@
 
 from stable_baselines3 import PPO
 
-from sb3_barpo.adversary import KL, Surrogate
-from sb3_barpo.losses import Defence, Regularised, SoftWorst, WorstCase
+from sb3_barpo.adversary import KL, Surrogate, Uniform
+from sb3_barpo.losses import Bounded, Defence, Regularised, RegularisedByBounds, SoftWorst, WorstCase
 from sb3_barpo.training.robust import RobustUpdate
 
 
@@ -55,6 +55,19 @@ class SAPPO(RobustPPO):
     defence = Defence(KL(), Regularised(weight=1.0))
 
 
+class ConvexSAPPO(RobustPPO):
+    """
+    :class:`SAPPO` in its convex form: the penalty is a bound of the largest divergence within the ball, and nothing is
+    searched for.
+
+    For SB3's MLP policies on ``Box`` observations, with Gaussian or categorical actions. All arguments:
+    :class:`sb3_barpo.training.robust.RobustUpdate` and :class:`sb3_barpo.losses.RegularisedByBounds`; of an
+    ``adversary`` only the ball counts: ``Adversary(None, Uniform(), ball)``.
+    """
+
+    defence = Defence(None, RegularisedByBounds(weight=0.1), Uniform())
+
+
 class CARPPO(RobustPPO):
     """
     PPO against the strongest adversary, rows weighted by the damage (CAR-PPO, arXiv 2502.16734).
@@ -66,3 +79,16 @@ class CARPPO(RobustPPO):
     """
 
     defence = Defence(Surrogate(), SoftWorst(weight=1.0, temperature=100.0))
+
+
+class RADIALPPO(RobustPPO):
+    """
+    PPO on the worst surrogate that bounds of the policy allow (RADIAL-PPO, Oikarinen et al., NeurIPS 2021). Nothing is
+    searched for, so that the loss cannot be fooled by a weak search, and bounds that are too loose cost return.
+
+    For SB3's MLP policies on ``Box`` observations, with Gaussian or categorical actions. All arguments:
+    :class:`sb3_barpo.training.robust.RobustUpdate` and :class:`sb3_barpo.losses.Bounded`; of an ``adversary`` only the
+    ball counts: ``Adversary(None, Uniform(), ball)``.
+    """
+
+    defence = Defence(None, Bounded(weight=0.5), Uniform())

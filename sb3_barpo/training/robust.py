@@ -25,8 +25,9 @@ from sb3_barpo.adversary import (
     clipped_surrogate,
     observation_bounds,
 )
+from sb3_barpo.certify import box_around
 from sb3_barpo.losses import Defence, OuterLoss
-from sb3_barpo.losses.base import plain, strength_at
+from sb3_barpo.losses.base import Rollout, plain, strength_at
 from sb3_barpo.policies import by_hand
 from sb3_barpo.policies.rollout import bare_forward
 from sb3_barpo.policies.spaces import check_observation_space, is_finite
@@ -143,15 +144,23 @@ class RobustUpdate(OnPolicyAlgorithm):
         as_schedule(self.epsilon)  # raises for what is none
         chosen = as_adversary(self.adversary, self.default_adversary())
         chosen.ball.check(check_observation_space(self.observation_space))
+        loss = self.outer_loss()
+        if loss.needs == "bounds" and not chosen.solver.blind:
+            raise ValueError(
+                f"{type(self).__name__} bounds what the policy does anywhere in the ball and searches for nothing, but "
+                f"adversary={self.adversary!r}. Leave it out, or name the ball alone: Adversary(None, Uniform(), ball)."
+            )
         self._adversary = copy.copy(chosen)  # not a plain Adversary of its parts: a subclass stays one
+        self._memory_of_loss: dict[str, Any] = {}
         super()._setup_model()
+        loss.check(self.policy)
 
     def set_random_seed(self, seed: int | None = None) -> None:
         super().set_random_seed(seed)
         self._adversary.seed(seed)
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_adversary"]
+        return [*super()._excluded_save_params(), "_adversary", "_memory_of_loss"]
 
     def learn(
         self: SelfRobustUpdate,
@@ -280,10 +289,18 @@ class RobustUpdate(OnPolicyAlgorithm):
                 "An observation of this rollout is NaN or infinite, so it cannot be perturbed. Find the environment's "
                 "fault, with stable_baselines3's VecCheckNan for example."
             )
-        loss.begin(self.rollout_buffer, self.policy, self._adversary.generator(self.device))
+        bounds, ball = self._bounds(), self._adversary.ball
+        rollout = Rollout(
+            self.rollout_buffer,
+            self.policy,
+            lambda seen: box_around(seen, epsilon, ball, bounds),  # type: ignore[arg-type]  # of a Box
+            self._adversary.generator(self.device),
+            self._memory_of_loss,
+        )
+        notes = loss.begin(rollout)
         again = self.n_epochs > 1 and self._adversary.solver.warm
-        visits = LastVisits(self.rollout_buffer) if again else None
-        return Inner(self._adversary, loss, epsilon, self._bounds(), self.rollout_buffer, visits)
+        visits = LastVisits(self.rollout_buffer) if again or notes is not None else None
+        return Inner(self._adversary, loss, epsilon, bounds, self.rollout_buffer, visits, notes)
 
     def _bounds(self) -> Bounds | DictBounds | None:
         """The limits of the observations, as the policy sees them."""
