@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from sb3_barpo.training.presets import ARPO, BARPO, CARPPO, RADIALPPO, SAPPO, ConvexSAPPO
+from sb3_barpo.training.presets import ARPO, BARPO, CARPPO, RADIALPPO, SAPPO, ConvexSAPPO, WocaRPPO
 
 if TYPE_CHECKING:
     from sb3_barpo.training.recurrent import RecurrentARPO as RecurrentARPO
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-__all__ = ["ARPO", "BARPO", "CARPPO", "RADIALPPO", "SAPPO", "ConvexSAPPO", "__version__"]
+__all__ = ["ARPO", "BARPO", "CARPPO", "RADIALPPO", "SAPPO", "ConvexSAPPO", "WocaRPPO", "__version__"]
 
 
 def __getattr__(name: str) -> Any:

@@ -10,6 +10,7 @@ from sb3_barpo.losses.bounded import Bounded, RegularisedByBounds
 from sb3_barpo.losses.regularised import Regularised
 from sb3_barpo.losses.soft_worst import SoftWorst
 from sb3_barpo.losses.worst_case import WorstCase
+from sb3_barpo.losses.worst_value import WorstValue
 
 __all__ = [
     "Bounded",
@@ -22,4 +23,5 @@ __all__ = [
     "SoftWorst",
     "Terms",
     "WorstCase",
+    "WorstValue",
 ]

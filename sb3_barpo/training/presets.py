@@ -3,7 +3,15 @@
 from stable_baselines3 import PPO
 
 from sb3_barpo.adversary import KL, Surrogate, Uniform
-from sb3_barpo.losses import Bounded, Defence, Regularised, RegularisedByBounds, SoftWorst, WorstCase
+from sb3_barpo.losses import (
+    Bounded,
+    Defence,
+    Regularised,
+    RegularisedByBounds,
+    SoftWorst,
+    WorstCase,
+    WorstValue,
+)
 from sb3_barpo.training.robust import RobustUpdate
 
 
@@ -92,3 +100,17 @@ class RADIALPPO(RobustPPO):
     """
 
     defence = Defence(None, Bounded(weight=0.5), Uniform())
+
+
+class WocaRPPO(RobustPPO):
+    """
+    PPO that takes the worst-case value of its actions into account (WocaR-PPO, Liang et al., NeurIPS 2022).
+
+    Inner problem: BARPO's, ``max KL(π(·|s) ‖ π(·|s'))``. Outer problem: PPO's clean surrogate with the worst-case value
+    added to the advantage, and the divergence as a penalty, weighted by how much the state matters.
+
+    For SB3's MLP policies on ``Box`` observations, with Gaussian or categorical actions. All arguments:
+    :class:`sb3_barpo.training.robust.RobustUpdate` and :class:`sb3_barpo.losses.WorstValue`.
+    """
+
+    defence = Defence(KL(), WorstValue(weight="linear_0_0.8", penalty=0.2))
