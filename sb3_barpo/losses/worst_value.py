@@ -68,7 +68,7 @@ class WorstValue(OuterLoss):
         counted = values if samples.mask is None else values[samples.mask]
         if len(counted) > 1:  # one sample has no spread
             values = (values - counted.mean()) / (counted.std() + 1e-8)
-        advantages = samples.advantages + self.weight * values  # type: ignore[operator]  # a number, after `at`
+        advantages = samples.advantages + self.weight * values  # a number, after `at`
         guided = samples.mean(clipped_surrogate(rows.log_prob[0], samples._replace(advantages=advantages)))
         divergence = samples.mean(importance * rows.kl())
         loss = -guided + self.penalty * divergence  # type: ignore[operator]
