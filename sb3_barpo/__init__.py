@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 from sb3_barpo.training.presets import ARPO, BARPO, CARPPO, RADIALPPO, SAPPO, ConvexSAPPO, WocaRPPO
 
 if TYPE_CHECKING:
+    from sb3_barpo.training.alternating import ATLA as ATLA
     from sb3_barpo.training.recurrent import RecurrentARPO as RecurrentARPO
     from sb3_barpo.training.recurrent import RecurrentBARPO as RecurrentBARPO
     from sb3_barpo.training.recurrent import RecurrentCARPPO as RecurrentCARPPO
@@ -16,7 +17,14 @@ __all__ = ["ARPO", "BARPO", "CARPPO", "RADIALPPO", "SAPPO", "ConvexSAPPO", "Woca
 
 
 def __getattr__(name: str) -> Any:
-    """The recurrent forms, imported only when they are asked for: sb3-contrib is an extra."""
+    """
+    What is imported only when it is asked for: the recurrent forms, since sb3-contrib is an extra, and ATLA, since it
+    brings the attacks along.
+    """
+    if name == "ATLA":
+        from sb3_barpo.training.alternating import ATLA
+
+        return ATLA
     if name in ("RecurrentARPO", "RecurrentBARPO", "RecurrentCARPPO", "RecurrentSAPPO"):
         from sb3_barpo.training import recurrent
 
