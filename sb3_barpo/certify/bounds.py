@@ -13,7 +13,7 @@ import torch as th
 from torch import nn
 
 from sb3_barpo.adversary.balls import Ball
-from sb3_barpo.adversary.limits import Bounds
+from sb3_barpo.adversary.limits import Bounds, DictBounds
 from sb3_barpo.certify.relaxations import Relaxation, relax
 from sb3_barpo.policies import mlp
 
@@ -31,7 +31,7 @@ class OutputBounds(NamedTuple):
 
 
 def box_around(
-    observations: th.Tensor, epsilon: float, ball: Ball | None = None, limits: Bounds | None = None
+    observations: th.Tensor, epsilon: float, ball: Ball | None = None, limits: Bounds | DictBounds | None = None
 ) -> OutputBounds:
     """
     :param observations: Clean observations, shape ``(B, *obs)``.
@@ -43,7 +43,7 @@ def box_around(
     seen = observations.float()
     reach = epsilon if ball is None else epsilon * th.as_tensor(ball.scale, dtype=seen.dtype, device=seen.device)
     low, high = seen - reach, seen + reach
-    if limits is not None:
+    if isinstance(limits, Bounds):
         low, high = limits.clip(low, seen), limits.clip(high, seen)
     return OutputBounds(low.flatten(1), high.flatten(1))
 

@@ -107,12 +107,14 @@ class OuterLoss(ABC):
         """Whether this loss, with numbers in the places of its schedules, is PPO's own: then no adversary is asked."""
         return False
 
-    def check(self, policy: Any) -> None:  # noqa: B027  # a hook
+    def check(self, policy: Any, adversary: Adversary) -> None:  # noqa: B027  # a hook
         """
-        Refuse policies that do not fit. By default all fit.
+        Refuse what does not fit. By default all does.
 
         :param policy: The model's policy.
-        :raises TypeError: if it does not fit.
+        :param adversary: The model's adversary.
+        :raises TypeError: if the policy does not fit.
+        :raises ValueError: if the adversary does not fit.
         """
 
     def begin(self, rollout: Rollout) -> th.Tensor | None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from sb3_barpo.adversary import Samples, clipped_surrogate
+from sb3_barpo.adversary import Adversary, Samples, clipped_surrogate
 from sb3_barpo.certify import actor_modules
 from sb3_barpo.losses.base import OuterLoss, Rows, Terms
 from sb3_barpo.losses.regularised import Regularised
@@ -18,6 +18,21 @@ def check_share(name: str, value: Any) -> None:
     """
     if isinstance(value, int | float) and value > 1:
         raise ValueError(f"{name} is a share, from 0 to 1, but it is {value!r}.")
+
+
+def check_enclosed(policy: Any, adversary: Adversary) -> None:
+    """
+    :param policy: The model's policy.
+    :param adversary: The model's adversary.
+    :raises TypeError: if the policy has no bounds.
+    :raises ValueError: if the adversary searches: nobody would ask it.
+    """
+    if not adversary.solver.blind:
+        raise ValueError(
+            "A defence by bounds asks what the policy does anywhere in the ball and searches for nothing, but got "
+            f"{adversary!r}. Leave adversary out, or name the ball alone: Adversary(None, Uniform(), ball)."
+        )
+    actor_modules(policy)
 
 
 @dataclass(frozen=True)
@@ -48,8 +63,8 @@ class Bounded(OuterLoss):
     def is_ppo(self) -> bool:
         return self.weight == 0
 
-    def check(self, policy: Any) -> None:
-        actor_modules(policy)
+    def check(self, policy: Any, adversary: Adversary) -> None:
+        check_enclosed(policy, adversary)
 
     def __call__(self, rows: Rows, samples: Samples) -> Terms:
         surrogates = clipped_surrogate(rows.log_prob, samples)
@@ -78,5 +93,5 @@ class RegularisedByBounds(Regularised):
         super().__post_init__()
         check_share("intervals", self.intervals)
 
-    def check(self, policy: Any) -> None:
-        actor_modules(policy)
+    def check(self, policy: Any, adversary: Adversary) -> None:
+        check_enclosed(policy, adversary)

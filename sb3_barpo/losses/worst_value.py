@@ -6,7 +6,7 @@ from typing import Any
 import torch as th
 from gymnasium import spaces
 
-from sb3_barpo.adversary import Samples, clipped_surrogate
+from sb3_barpo.adversary import Adversary, Samples, clipped_surrogate
 from sb3_barpo.certify import OutputBounds, actor_bounds, actor_modules
 from sb3_barpo.losses.base import OuterLoss, Rollout, Rows, Terms
 from sb3_barpo.losses.worst_critic import WorstCritic, by_time, transitions
@@ -40,7 +40,7 @@ class WorstValue(OuterLoss):
     def is_ppo(self) -> bool:
         return self.weight == 0 and self.penalty == 0
 
-    def check(self, policy: Any) -> None:
+    def check(self, policy: Any, adversary: Adversary) -> None:
         actor_modules(policy)
 
     def begin(self, rollout: Rollout) -> th.Tensor:

@@ -77,7 +77,7 @@ class Inner:
 
     def _enclosed(self, policy: Any, observations: Any, samples: Samples, logs: Logs) -> tuple[Evaluated, Rows]:
         """What the policy does anywhere in the ball."""
-        box = box_around(observations, self.epsilon, self.adversary.ball, self.bounds)  # type: ignore[arg-type]  # a Box's
+        box = box_around(observations, self.epsilon, self.adversary.ball, self.bounds)
         share: float = self.loss.intervals  # type: ignore[attr-defined]  # a number, after `at`
         answers = answers_in(policy, observations, box, samples.actions, share)
         logs["adversary/width"].append(answers.width)
@@ -110,8 +110,9 @@ class Inner:
 
     @property
     def is_plain(self) -> bool:
-        """Whether the search is :class:`Adversary`'s own, so that :meth:`search` does the same."""
-        return type(self.adversary) is Adversary and "perturb" not in vars(self.adversary)
+        """Whether the search is :class:`Adversary`'s own and the loss sees its rows alone: for updates by hand."""
+        searches = self.loss.needs == "perturbed" and self._notes is None
+        return searches and type(self.adversary) is Adversary and "perturb" not in vars(self.adversary)
 
     def search(
         self, policy: Any, observations: th.Tensor, samples: Samples, start: th.Tensor | None

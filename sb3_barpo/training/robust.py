@@ -4,6 +4,7 @@ import copy
 import dataclasses
 from collections import defaultdict
 from contextlib import nullcontext
+from functools import partial
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
@@ -144,16 +145,10 @@ class RobustUpdate(OnPolicyAlgorithm):
         as_schedule(self.epsilon)  # raises for what is none
         chosen = as_adversary(self.adversary, self.default_adversary())
         chosen.ball.check(check_observation_space(self.observation_space))
-        loss = self.outer_loss()
-        if loss.needs == "bounds" and not chosen.solver.blind:
-            raise ValueError(
-                f"{type(self).__name__} bounds what the policy does anywhere in the ball and searches for nothing, but "
-                f"adversary={self.adversary!r}. Leave it out, or name the ball alone: Adversary(None, Uniform(), ball)."
-            )
         self._adversary = copy.copy(chosen)  # not a plain Adversary of its parts: a subclass stays one
         self._memory_of_loss: dict[str, Any] = {}
         super()._setup_model()
-        loss.check(self.policy)
+        self.outer_loss().check(self.policy, self._adversary)
 
     def set_random_seed(self, seed: int | None = None) -> None:
         super().set_random_seed(seed)
@@ -289,18 +284,13 @@ class RobustUpdate(OnPolicyAlgorithm):
                 "An observation of this rollout is NaN or infinite, so it cannot be perturbed. Find the environment's "
                 "fault, with stable_baselines3's VecCheckNan for example."
             )
-        bounds, ball = self._bounds(), self._adversary.ball
-        rollout = Rollout(
-            self.rollout_buffer,
-            self.policy,
-            lambda seen: box_around(seen, epsilon, ball, bounds),  # type: ignore[arg-type]  # of a Box
-            self._adversary.generator(self.device),
-            self._memory_of_loss,
-        )
-        notes = loss.begin(rollout)
-        again = self.n_epochs > 1 and self._adversary.solver.warm
-        visits = LastVisits(self.rollout_buffer) if again or notes is not None else None
-        return Inner(self._adversary, loss, epsilon, bounds, self.rollout_buffer, visits, notes)
+        adversary, buffer, bounds = self._adversary, self.rollout_buffer, self._bounds()
+        box = partial(box_around, epsilon=epsilon, ball=adversary.ball, limits=bounds)
+        generator = adversary.generator(self.device)
+        notes = loss.begin(Rollout(buffer, self.policy, box, generator, self._memory_of_loss))
+        again = self.n_epochs > 1 and adversary.solver.warm
+        visits = LastVisits(buffer) if again or notes is not None else None
+        return Inner(adversary, loss, epsilon, bounds, buffer, visits, notes)
 
     def _bounds(self) -> Bounds | DictBounds | None:
         """The limits of the observations, as the policy sees them."""
