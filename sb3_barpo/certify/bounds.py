@@ -145,19 +145,28 @@ def _affine(linear: nn.Linear, box: OutputBounds) -> OutputBounds:
 def _back(linear: nn.Linear, lines: list[tuple[nn.Linear, Relaxation]], box: OutputBounds) -> OutputBounds:
     """The layer's outputs as linear functions of the inputs, and the ends of those over the box."""
     centre, reach = (box.low + box.high) / 2, (box.high - box.low) / 2
+    shared, (*others, (last, line)) = linear.weight, lines
+    parts = shared.clamp(min=0), shared.clamp(max=0)
     ends = []
-    for sign in (-1.0, 1.0):
-        weight = linear.weight.expand(len(centre), -1, -1)  # of the units below, shape (B, out, units)
-        bias = linear.bias.expand(len(centre), -1)
-        for below, line in reversed(lines):
+    for sign, (upper, lower) in ((-1.0, parts[::-1]), (1.0, parts)):
+        # Through the layer below by one product for all rows: their weights differ from here on only.
+        bias = linear.bias + _through(upper, line.upper * last.bias + line.upper_bias)
+        bias = bias + _through(lower, line.lower * last.bias + line.lower_bias)
+        weight = upper @ (line.upper.unsqueeze(2) * last.weight) + lower @ (line.lower.unsqueeze(2) * last.weight)
+        for below, relaxed in reversed(others):
             positive, negative = weight.clamp(min=0), weight.clamp(max=0)
-            upper, lower = (positive, negative) if sign > 0 else (negative, positive)
-            bias = bias + _dot(upper, line.upper_bias) + _dot(lower, line.lower_bias)
-            weight = upper * line.upper.unsqueeze(1) + lower * line.lower.unsqueeze(1)
+            up, down = (positive, negative) if sign > 0 else (negative, positive)
+            bias = bias + _dot(up, relaxed.upper_bias) + _dot(down, relaxed.lower_bias)
+            weight = up * relaxed.upper.unsqueeze(1) + down * relaxed.lower.unsqueeze(1)
             bias = bias + weight @ below.bias
             weight = weight @ below.weight
         ends.append(bias + _dot(weight, centre) + sign * _dot(weight.abs(), reach))
     return OutputBounds(*ends)
+
+
+def _through(weight: th.Tensor, values: th.Tensor) -> th.Tensor:
+    """``(out, units)`` times ``(B, units)``, shape ``(B, out)``."""
+    return values @ weight.t()
 
 
 def _dot(weight: th.Tensor, values: th.Tensor) -> th.Tensor:

@@ -8,7 +8,7 @@ from torch import nn
 #: Below this width a chord's slope is mostly rounding.
 _NARROW = 1e-3
 #: Halvings of an interval, until the point where a tangent touches is known well enough.
-_HALVINGS = 12
+_HALVINGS = 8
 
 
 class Relaxation(NamedTuple):
@@ -42,9 +42,8 @@ def _relu(low: th.Tensor, high: th.Tensor) -> Relaxation:
 
 def _tanh(low: th.Tensor, high: th.Tensor) -> Relaxation:
     """Chords where they bound, tangents elsewhere. The lower line is the upper one of the mirrored interval."""
-    upper, upper_bias = _above_tanh(low, high)
-    lower, bias = _above_tanh(-high, -low)
-    return Relaxation(lower, -bias, upper, upper_bias)
+    slopes, biases = _above_tanh(th.stack([low, -high]), th.stack([high, -low]))
+    return Relaxation(slopes[1], -biases[1], slopes[0], biases[0])
 
 
 def _above_tanh(low: th.Tensor, high: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
@@ -76,6 +75,6 @@ def _touch(low: th.Tensor, high: th.Tensor) -> th.Tensor:
     for _ in range(_HALVINGS):
         middle = (left + right) / 2
         at_middle = th.tanh(middle)
-        passes = at_middle + (1 - at_middle**2) * (low - middle) >= at_low
+        passes = at_middle + (1 - at_middle.square()) * (low - middle) >= at_low
         left, right = th.where(passes, left, middle), th.where(passes, middle, right)
     return right
