@@ -1,5 +1,6 @@
 """ATLA: agent and attacker in turns."""
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +166,12 @@ def test_a_model_s_life(attacker: str, tmp_path: Path) -> None:
 def test_discrete_actions() -> None:
     for attacker in ("sarl", "paad"):
         build(make_envs("CartPole-v1", n_envs=2), attacker=attacker).learn(128)
+
+
+def test_help_shows_all_arguments() -> None:
+    shown = inspect.signature(ATLA).parameters
+    assert {*inspect.signature(PPO).parameters, "epsilon", "weight", "attacker", "attacker_kwargs"} <= {*shown}
+    assert "kwargs" not in shown
 
 
 def test_no_attacker_yet() -> None:

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import inspect
 from collections import defaultdict
 from contextlib import nullcontext
 from functools import partial
@@ -94,7 +95,10 @@ class RobustUpdate(OnPolicyAlgorithm):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """``help`` shows PPO's arguments and ours, not ``*args, **kwargs``."""
         super().__init_subclass__(**kwargs)
-        if "defence" in cls.__dict__ and "__init__" not in cls.__dict__:
+        passes_on = "__init__" not in cls.__dict__ or {"args", "kwargs"} <= {
+            *inspect.signature(cls.__init__).parameters
+        }
+        if "defence" in cls.__dict__ and passes_on:
             cls.__signature__ = signature_of(cls, RobustUpdate)  # type: ignore[attr-defined]
 
     def __init__(
