@@ -75,7 +75,7 @@ class AgentSide(VecEnvWrapper):
         with self._noise.own(), th.no_grad():
             seen, _ = adversary.policy.obs_to_tensor(self.turns.clean)
             actions = adversary.policy.get_distribution(seen).get_actions()
-            return self.turns.shown(actions)
+            return self.turns.shown(actions.reshape(-1, *adversary.action_space.shape))
 
     def reset(self) -> VecEnvObs:
         self.turns.clean = self.venv.reset()
