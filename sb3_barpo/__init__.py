@@ -1,21 +1,31 @@
-"""Adversarially robust PPO for Stable-Baselines3: ARPO and BARPO, attacks on observations, evaluation under attack."""
+"""Adversarially robust PPO for Stable-Baselines3: ARPO, BARPO, other defences, attacks on observations, evaluation."""
 
 from typing import TYPE_CHECKING, Any
 
-from sb3_barpo.training.presets import ARPO, BARPO
+from sb3_barpo.training.presets import ARPO, BARPO, CARPPO, RADIALPPO, SAPPO, ConvexSAPPO, WocaRPPO
 
 if TYPE_CHECKING:
+    from sb3_barpo.training.alternating import ATLA as ATLA
     from sb3_barpo.training.recurrent import RecurrentARPO as RecurrentARPO
     from sb3_barpo.training.recurrent import RecurrentBARPO as RecurrentBARPO
+    from sb3_barpo.training.recurrent import RecurrentCARPPO as RecurrentCARPPO
+    from sb3_barpo.training.recurrent import RecurrentSAPPO as RecurrentSAPPO
 
 __version__ = "0.1.0"
 
-__all__ = ["ARPO", "BARPO", "__version__"]
+__all__ = ["ARPO", "BARPO", "CARPPO", "RADIALPPO", "SAPPO", "ConvexSAPPO", "WocaRPPO", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
-    """The recurrent forms, imported only when they are asked for: sb3-contrib is an extra."""
-    if name in ("RecurrentARPO", "RecurrentBARPO"):
+    """
+    What is imported only when it is asked for: the recurrent forms, since sb3-contrib is an extra, and ATLA, since it
+    brings the attacks along.
+    """
+    if name == "ATLA":
+        from sb3_barpo.training.alternating import ATLA
+
+        return ATLA
+    if name in ("RecurrentARPO", "RecurrentBARPO", "RecurrentCARPPO", "RecurrentSAPPO"):
         from sb3_barpo.training import recurrent
 
         return getattr(recurrent, name)

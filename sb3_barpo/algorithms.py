@@ -73,9 +73,17 @@ _ROWS = (
     # Before ARPO: a file that does not say which of the two it is, is loaded as BARPO.
     _ours("barpo", "BARPO", "kappa"),
     _ours("arpo", "ARPO", "kappa"),
+    _ours("sappo", "SAPPO", "weight"),
+    _ours("sappo_convex", "ConvexSAPPO", "weight", "intervals"),
+    _ours("carppo", "CARPPO", "weight", "temperature"),
+    _ours("radialppo", "RADIALPPO", "weight", "intervals"),
+    _ours("wocarppo", "WocaRPPO", "weight", "penalty"),
+    _ours("atla", "ATLA", "weight"),
     Algorithm("ppo_lstm", "sb3_contrib", "RecurrentPPO", memory=True, signs=("clip_range",)),
     _ours("barpo_lstm", "RecurrentBARPO", "kappa", memory=True),
     _ours("arpo_lstm", "RecurrentARPO", "kappa", memory=True),
+    _ours("sappo_lstm", "RecurrentSAPPO", "weight", memory=True),
+    _ours("carppo_lstm", "RecurrentCARPPO", "weight", "temperature", memory=True),
 )
 #: The table, by name.
 ALGORITHMS: dict[str, Algorithm] = {row.name: row for row in _ROWS}

@@ -14,8 +14,8 @@ from sb3_contrib import RecurrentPPO
 from sights import ACTIONS, SIGHTS, agent, agent_with_memory, ball_of, epsilon_of, make_sights
 from stable_baselines3 import PPO
 
-from sb3_barpo import ARPO, BARPO, RecurrentARPO, RecurrentBARPO
-from sb3_barpo.adversary import SGLD, Adversary
+from sb3_barpo.adversary import SGLD, Adversary, Uniform
+from sb3_barpo.algorithms import OURS
 from sb3_barpo.attacks import ATTACKS, Attack, LearnedAttack
 from sb3_barpo.attacks.reversed_roles import PolicyAttack
 from sb3_barpo.evaluation import evaluate_robustness
@@ -65,7 +65,7 @@ def build(algorithm: type[PPO], sight: str, action: str, **own: Any) -> PPO:
 
 def trains(algorithm: type[PPO], sight: str, action: str) -> None:
     objective = algorithm.defence.objective
-    adversary = Adversary(objective, SGLD(n_steps=2), ball_of(sight))
+    adversary = Adversary(objective, Uniform() if objective is None else SGLD(n_steps=2), ball_of(sight))
     learn(build(algorithm, sight, action, epsilon=epsilon_of(sight), adversary=adversary), 64)
 
 
@@ -89,7 +89,8 @@ def row(name: str, sight: str, action: str, family: list[type[PPO]]) -> dict[str
 
 
 def tables() -> str:
-    feed_forward, recurrent = [PPO, ARPO, BARPO], [RecurrentPPO, RecurrentARPO, RecurrentBARPO]
+    feed_forward = [PPO, *(row.load_class() for row in OURS.values() if not row.memory)]
+    recurrent = [RecurrentPPO, *(row.load_class() for row in OURS.values() if row.memory)]
     rows = {
         "**Observations**, with `Box` actions": [row(NAMES[sight], sight, "box", feed_forward) for sight in SIGHTS],
         "**Actions**": [row(NAMES[action], "vector", action, feed_forward) for action in ACTIONS],

@@ -40,10 +40,10 @@ def test_a_row_says_what_its_class_is(row: Algorithm) -> None:
 
 
 def test_every_algorithm_of_the_package_has_a_row() -> None:
-    presets, recurrent = (importlib.import_module(f"sb3_barpo.training.{name}") for name in ("presets", "recurrent"))
+    rooms = [importlib.import_module(f"sb3_barpo.training.{name}") for name in ("presets", "alternating", "recurrent")]
     written = {
         name
-        for module in (presets, recurrent)
+        for module in rooms
         for name, kind in inspect.getmembers(module, inspect.isclass)
         if issubclass(kind, RobustUpdate) and hasattr(kind, "defence")
     }
@@ -126,7 +126,9 @@ def test_unknown_name() -> None:
 def test_the_tables_under_their_former_addresses() -> None:
     assert list(agents.ALGORITHMS) == list(ALGORITHMS)
     assert agents.algorithm("barpo") is BARPO
-    assert zoo.ALGORITHMS == {"barpo": "ppo", "arpo": "ppo", "barpo_lstm": "ppo_lstm", "arpo_lstm": "ppo_lstm"}
+    without = ["barpo", "arpo", "sappo", "sappo_convex", "carppo", "radialppo", "wocarppo", "atla"]
+    recurrent = ["barpo_lstm", "arpo_lstm", "sappo_lstm", "carppo_lstm"]
+    assert dict.fromkeys(without, "ppo") | dict.fromkeys(recurrent, "ppo_lstm") == zoo.ALGORITHMS
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -134,5 +136,19 @@ def test_each_algorithm_has_its_settings_for_the_zoo(name: str) -> None:
     pytest.importorskip("yaml")
     module: Any = importlib.import_module(f"sb3_barpo.hyperparams.{name}")
     defaults = algorithm(name).defence.loss.spec()
-    assert all(entry.items() >= defaults.items() for entry in module.hyperparams.values())
-    assert all("epsilon" in entry for entry in module.hyperparams.values())
+    assert all(entry.keys() >= defaults.keys() | {"epsilon"} for entry in module.hyperparams.values())
+    assert module.hyperparams["default"].items() >= defaults.items()
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_settings_of_losses_by_environment(name: str) -> None:
+    """Every one is of an environment that has an entry, and is what its algorithm takes, in all versions alike."""
+    yaml = pytest.importorskip("yaml")
+    hyperparams = importlib.import_module("sb3_barpo.hyperparams")
+    written = yaml.safe_load((Path(hyperparams.__file__).parent / "losses.yml").read_text("utf-8"))
+    assert written.keys() <= OURS.keys()
+    for env, own in written.get(name, {}).items():
+        entries = [entry for key, entry in hyperparams.read(name).items() if key.partition("-v")[0] == env]
+        assert entries
+        assert all(entry.items() >= own.items() for entry in entries)
+        dataclasses.replace(algorithm(name).defence.loss, **own)

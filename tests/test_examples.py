@@ -43,6 +43,11 @@ EXAMPLES: dict[str, tuple[list[str], list[str]]] = {
         ],
         ["sarl.zip", "six-attacks.png", "attackers"],
     ),
+    "defences.py": (
+        [rf"\| {name} +\| +{NUMBER} +\| +{NUMBER} +\|" for name in ("PPO", "BARPO", "SAPPO", "CARPPO")]
+        + [rf"\| {name} +\| +{NUMBER} +\| +{NUMBER} +\|" for name in ("RADIALPPO", "WocaRPPO", "ATLA")],
+        [],
+    ),
     "pixels.py": ([r"\| PPO +\| +16 \|", r"\| BARPO +\| +16 \|"], []),
     "recurrent.py": (
         [r"\| RecurrentBARPO +\| +0\.1 \|", rf"50 steps under attack: mean reward {NUMBER}"],

@@ -3,7 +3,7 @@ Settings for the RL Zoo. It takes the name of a module for a file: ``--conf-file
 machine. There is such a module for each of this package's algorithms.
 
 The algorithms that build on one base share its file, ``ppo.yml`` or ``ppo_lstm.yml``. The settings of the outer loss,
-such as ``kappa``, are the algorithm's own defaults.
+such as ``kappa``, are the algorithm's own defaults, and for some environments those of ``losses.yml``.
 """
 
 import sys
@@ -24,8 +24,12 @@ def read(algo: str) -> dict[str, dict[str, Any]]:
 
     row = OURS[algo]
     loss = row.load_class().defence.loss.spec()  # type: ignore[attr-defined]  # one of ours
-    entries = yaml.safe_load(Path(__file__).with_name(f"{row.base}.yml").read_text("utf-8"))
-    return {env: {**loss, **entry} for env, entry in entries.items()}
+    entries, losses = (
+        yaml.safe_load(Path(__file__).with_name(f"{name}.yml").read_text("utf-8")) for name in (row.base, "losses")
+    )
+    # The versions of an environment share their settings.
+    own = losses.get(algo, {})
+    return {env: {**loss, **entry, **own.get(env.partition("-v")[0], {})} for env, entry in entries.items()}
 
 
 class _Settings(ModuleType):

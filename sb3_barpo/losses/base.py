@@ -11,6 +11,7 @@ import torch as th
 from stable_baselines3.common.buffers import RolloutBuffer
 
 from sb3_barpo.adversary import DEFAULT_SOLVER, Adversary, Objective, Samples, Solver
+from sb3_barpo.certify import OutputBounds
 from sb3_barpo.policies.by_hand import Slopes
 from sb3_barpo.schedules import KINDS, ScheduleLike, as_schedule
 
@@ -22,13 +23,34 @@ class Rows(NamedTuple):
     All that a loss sees of a minibatch: one number for each sample, never means.
 
     :param log_prob: Log-probabilities of the samples' actions at the clean and at the perturbed observations, shape
-        ``(2, B)``, with gradient.
-    :param kl: Returns ``D_KL(π(·|s) ‖ π(·|s'))`` of each row, shape ``(B,)``, with gradient. It is computed when it is
-        asked for.
+        ``(2, B)``, with gradient. For a loss that needs bounds, shape ``(3, B)``: at the clean observations, and bounds
+        of the lowest and the highest within the ball.
+    :param kl: Returns ``D_KL(π(·|s) ‖ π(·|s'))`` of each row, shape ``(B,)``, with gradient; for a loss that needs
+        bounds, one of the largest within the ball. It is computed when it is asked for.
+    :param notes: What :meth:`OuterLoss.begin` noted of each sample, shape ``(notes, B)``; ``None`` if nothing.
     """
 
     log_prob: th.Tensor
     kl: Callable[[], th.Tensor]
+    notes: th.Tensor | None = None
+
+
+class Rollout(NamedTuple):
+    """
+    What a loss sees of a rollout, before the update on it.
+
+    :param buffer: The rollout.
+    :param policy: The policy.
+    :param box: Maps observations ``(N, *obs)`` to the box of all perturbed ones.
+    :param generator: The only source of randomness that a loss may use.
+    :param memory: What the loss keeps from rollout to rollout. It is not saved with the model.
+    """
+
+    buffer: RolloutBuffer
+    policy: Any
+    box: Callable[[th.Tensor], OutputBounds]
+    generator: th.Generator
+    memory: dict[str, Any]
 
 
 class Terms(NamedTuple):
@@ -56,8 +78,9 @@ class OuterLoss(ABC):
     A row's share of a loss depends on that row alone, unless the loss says otherwise.
     """
 
-    #: What is looked for in the ball: ``"perturbed"`` observations, by an objective and a solver.
-    needs: ClassVar[Literal["perturbed"]] = "perturbed"
+    #: What is asked about the ball: ``"perturbed"`` observations, found by an objective and a solver, or ``"bounds"``
+    #: of what the policy does anywhere in it.
+    needs: ClassVar[Literal["perturbed", "bounds"]] = "perturbed"
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """A loss that is another one than its parent's has other slopes too."""
@@ -85,14 +108,30 @@ class OuterLoss(ABC):
         }
         return dataclasses.replace(self, **values)
 
-    def begin(self, rollout: RolloutBuffer, policy: Any, generator: th.Generator) -> None:  # noqa: B027  # a hook
+    @property
+    def is_ppo(self) -> bool:
+        """Whether this loss, with numbers in the places of its schedules, is PPO's own: then no adversary is asked."""
+        return False
+
+    def check(self, policy: Any, adversary: Adversary) -> None:  # noqa: B027  # a hook
+        """
+        Refuse what does not fit. By default all does.
+
+        :param policy: The model's policy.
+        :param adversary: The model's adversary.
+        :raises TypeError: if the policy does not fit.
+        :raises ValueError: if the adversary does not fit.
+        """
+
+    def begin(self, rollout: Rollout) -> th.Tensor | None:
         """
         Prepare for the update on a rollout. By default there is nothing to prepare.
 
-        :param rollout: The rollout.
-        :param policy: The policy.
-        :param generator: The only source of randomness that a loss may use.
+        :param rollout: The rollout and what belongs to it.
+        :return: Numbers to note of each sample, shape ``(notes, N)`` in the order of ``buffer.values.ravel()``; the
+            loss sees them as :attr:`Rows.notes`.
         """
+        return None
 
     @abstractmethod
     def __call__(self, rows: Rows, samples: Samples) -> Terms:

@@ -1,12 +1,14 @@
 """The contract of outer losses."""
 
 import json
+from functools import partial
 
 import torch as th
 
-from sb3_barpo.adversary import Samples
+from sb3_barpo.adversary import LinfBall, Samples
+from sb3_barpo.certify import box_around
 from sb3_barpo.losses import OuterLoss, Rows
-from sb3_barpo.losses.base import named
+from sb3_barpo.losses.base import Rollout, named
 from sb3_barpo.testing.contract import ContractError, alike, demand, pickled, untouched
 from sb3_barpo.testing.scene import example_observations, example_policy, example_rollout, example_samples
 
@@ -33,7 +35,8 @@ def check_loss(loss: OuterLoss, rows_independent: bool = True) -> None:
     now = loss.at(0.5)
 
     with untouched(loss, policy):
-        now.begin(example_rollout(policy), policy, th.Generator().manual_seed(0))
+        box = partial(box_around, epsilon=0.1, ball=LinfBall(), limits=None)
+        now.begin(Rollout(example_rollout(policy), policy, box, th.Generator().manual_seed(0), {}))
     with untouched(loss, policy, log_prob=log_prob, advantages=samples.advantages, actions=samples.actions):
         value, slope = _evaluated(now, log_prob, samples)
     demand(alike(_evaluated(now, log_prob, samples)[0], value), loss, "it must return the same value each time.")

@@ -1,16 +1,22 @@
 """The inner problem of an update: the adversary's answer to a minibatch, and the outer loss on it."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, TypeAlias
 
 import torch as th
 from stable_baselines3.common.buffers import RolloutBuffer
+from torch.nn import functional as F
 
 from sb3_barpo.adversary import KL, Adversary, Bounds, DictBounds, Samples
+from sb3_barpo.certify import box_around
+from sb3_barpo.certify.answers import answers_in
 from sb3_barpo.losses import OuterLoss, Rows
+from sb3_barpo.losses.base import Rollout
 from sb3_barpo.policies.evaluate import Evaluated, action_distributions, evaluate_actions, kl_divergence
+from sb3_barpo.policies.spaces import is_finite
 from sb3_barpo.policies.views import evaluation_mode
-from sb3_barpo.training.minibatches import LastVisits
+from sb3_barpo.training.minibatches import LastVisits, knows_rows
 
 #: What was seen in an update, by the names under which its means are logged.
 Logs: TypeAlias = dict[str, list[th.Tensor]]
@@ -25,7 +31,8 @@ class Inner:
     :param epsilon: The strength.
     :param bounds: Limits of the observations.
     :param buffer: The rollout.
-    :param visits: Remembers where searches ended, ``None`` where nobody asks for it.
+    :param visits: Tells which samples a minibatch holds and where their searches ended, ``None`` where nobody asks.
+    :param notes: What the loss noted of each sample, shape ``(notes, N)``; needs ``visits``.
     """
 
     def __init__(
@@ -36,6 +43,7 @@ class Inner:
         bounds: Bounds | DictBounds | None,
         buffer: RolloutBuffer,
         visits: LastVisits | None,
+        notes: th.Tensor | None = None,
     ) -> None:
         self.adversary = adversary
         self.loss = loss
@@ -43,6 +51,36 @@ class Inner:
         self.bounds = bounds
         self._buffer = buffer
         self._visits = visits
+        # As for the visits, row 0 is what sequences are padded with.
+        self._notes = None if notes is None else F.pad(notes, (1, 0))
+
+    @classmethod
+    def begin(
+        cls, model: Any, adversary: Adversary, loss: OuterLoss, epsilon: float, bounds: Bounds | DictBounds | None
+    ) -> "Inner":
+        """
+        Look at the rollout before the update on it.
+
+        :param model: The algorithm, with a full rollout.
+        :param adversary: Who looks for perturbed observations.
+        :param loss: What the policy descends on, its schedules replaced by numbers.
+        :param epsilon: The strength.
+        :param bounds: Limits of the observations.
+        :return: The inner problem of this update.
+        :raises ValueError: if an observation of the rollout is NaN or infinite.
+        """
+        buffer = model.rollout_buffer
+        if not is_finite(buffer.observations):
+            raise ValueError(
+                "An observation of this rollout is NaN or infinite, so it cannot be perturbed. Find the environment's "
+                "fault, with stable_baselines3's VecCheckNan for example."
+            )
+        box = partial(box_around, epsilon=epsilon, ball=adversary.ball, limits=bounds)
+        generator = adversary.generator(model.device)
+        notes = loss.begin(Rollout(buffer, model.policy, box, generator, model._memory_of_loss))
+        again = model.n_epochs > 1 and adversary.solver.warm and knows_rows(buffer)
+        visits = LastVisits(buffer) if again or notes is not None else None
+        return cls(adversary, loss, epsilon, bounds, buffer, visits, notes)
 
     def get(self, batch_size: int) -> Iterator[Any]:
         """:return: The minibatches of the rollout, each sample once."""
@@ -59,6 +97,27 @@ class Inner:
         :param record: Whether to log how well the adversary did: on all minibatches it would cost what it tells.
         :return: The evaluated minibatch, and the outer loss.
         """
+        if self.loss.needs == "bounds":
+            seen, rows = self._enclosed(policy, observations, samples, logs)
+        else:
+            seen, rows = self._searched(policy, observations, samples, logs, record)
+        terms = self.loss(rows, samples)
+        for name, value in terms.logs.items():
+            logs[f"adversary/{name}"].append(value)
+        return seen, terms.loss
+
+    def _enclosed(self, policy: Any, observations: Any, samples: Samples, logs: Logs) -> tuple[Evaluated, Rows]:
+        """What the policy does anywhere in the ball."""
+        box = box_around(observations, self.epsilon, self.adversary.ball, self.bounds)
+        share: float = self.loss.intervals  # type: ignore[attr-defined]  # a number, after `at`
+        answers = answers_in(policy, observations, box, samples.actions, share)
+        logs["adversary/width"].append(answers.width)
+        return answers.evaluated, Rows(answers.evaluated.log_prob, answers.kl)
+
+    def _searched(
+        self, policy: Any, observations: Any, samples: Samples, logs: Logs, record: bool
+    ) -> tuple[Evaluated, Rows]:
+        """What the policy does where the adversary has led it."""
         perturbed = self._perturb(policy, observations, samples)
         if record:
             self.record(policy, observations, perturbed, samples, logs)
@@ -68,14 +127,12 @@ class Inner:
             clean, moved = (action_distributions(policy, some) for some in (observations, perturbed))
             return kl_divergence(clean, moved)
 
-        terms = self.loss(Rows(seen.log_prob, kl), samples)
-        for name, value in terms.logs.items():
-            logs[f"adversary/{name}"].append(value)
-        return seen, terms.loss
+        notes = None if self._notes is None or self._visits is None else self._notes[:, self._visits.rows]
+        return seen, Rows(seen.log_prob, kl, notes)
 
     def _perturb(self, policy: Any, observations: Any, samples: Samples) -> Any:
         """The adversary's answer, remembered if its solver will want to start from it."""
-        visits = self._visits
+        visits = self._visits if self.adversary.solver.warm else None
         start = None if visits is None else visits.ended()
         perturbed = self.adversary.perturb(policy, observations, self.epsilon, samples, self.bounds, start)
         if visits is not None:
@@ -84,8 +141,9 @@ class Inner:
 
     @property
     def is_plain(self) -> bool:
-        """Whether the search is :class:`Adversary`'s own, so that :meth:`search` does the same."""
-        return type(self.adversary) is Adversary and "perturb" not in vars(self.adversary)
+        """Whether the search is :class:`Adversary`'s own and the loss sees its rows alone: for updates by hand."""
+        searches = self.loss.needs == "perturbed" and self._notes is None
+        return searches and type(self.adversary) is Adversary and "perturb" not in vars(self.adversary)
 
     def search(
         self, policy: Any, observations: th.Tensor, samples: Samples, start: th.Tensor | None

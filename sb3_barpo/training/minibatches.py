@@ -37,7 +37,8 @@ class LastVisits:
         self._values = np.insert(buffer.values.ravel(), 0, 0)  # row 0 is what sequences are padded with
         self._numbers = np.arange(1, len(self._values)).reshape(buffer.values.shape)
         self._epoch = 0
-        self._rows = th.zeros(0, dtype=th.long)
+        #: Which samples the present minibatch holds, counted from 1; 0 is what sequences are padded with.
+        self.rows = th.zeros(0, dtype=th.long)
         self._found: th.Tensor | None = None
 
     def get(self, batch_size: int) -> Iterator[Any]:
@@ -54,18 +55,18 @@ class LastVisits:
         buffer.values = self._numbers
         try:
             for batch in buffer.get(batch_size):
-                self._rows = batch.old_values.long()
-                yield batch._replace(old_values=old_values[self._rows])
+                self.rows = batch.old_values.long()
+                yield batch._replace(old_values=old_values[self.rows])
         finally:
             self._numbers = buffer.values  # in the shape that the buffer has brought them into
             buffer.values = self._values[self._numbers]
 
     def ended(self) -> th.Tensor | None:
         """:return: For the present minibatch, perturbations ``(B, *obs)``; ``None`` at the first visit."""
-        return None if self._found is None or self._epoch == 1 else self._found[self._rows].float()
+        return None if self._found is None or self._epoch == 1 else self._found[self.rows].float()
 
     def end(self, found: th.Tensor) -> None:
         """:param found: Where the present minibatch's search ended, perturbations of shape ``(B, *obs)``."""
         if self._found is None:
             self._found = found.new_zeros(len(self._values), *found.shape[1:])
-        self._found[self._rows] = found
+        self._found[self.rows] = found

@@ -2,8 +2,16 @@
 
 from stable_baselines3 import PPO
 
-from sb3_barpo.adversary import KL, Surrogate
-from sb3_barpo.losses import Defence, WorstCase
+from sb3_barpo.adversary import KL, Surrogate, Uniform
+from sb3_barpo.losses import (
+    Bounded,
+    Defence,
+    Regularised,
+    RegularisedByBounds,
+    SoftWorst,
+    WorstCase,
+    WorstValue,
+)
 from sb3_barpo.training.robust import RobustUpdate
 
 
@@ -38,3 +46,71 @@ class BARPO(RobustPPO):
     """
 
     defence = Defence(KL(), WorstCase(kappa=1.0))
+
+
+class SAPPO(RobustPPO):
+    """
+    PPO whose policy changes little within the ball (SA-PPO, Zhang et al., NeurIPS 2020), in the form that looks for the
+    largest change by SGLD.
+
+    Inner problem: BARPO's, ``max KL(π(·|s) ‖ π(·|s'))``. Outer problem: PPO's clean surrogate, and λ times the
+    divergence as a penalty.
+
+    All arguments: :class:`sb3_barpo.training.robust.RobustUpdate` and :class:`sb3_barpo.losses.Regularised`;
+    ``weight`` is λ, twice what the published code calls its regulariser's weight.
+    """
+
+    defence = Defence(KL(), Regularised(weight=1.0))
+
+
+class ConvexSAPPO(RobustPPO):
+    """
+    :class:`SAPPO` in its convex form: the penalty is a bound of the largest divergence within the ball, and nothing is
+    searched for.
+
+    For SB3's MLP policies on ``Box`` observations, with Gaussian or categorical actions. All arguments:
+    :class:`sb3_barpo.training.robust.RobustUpdate` and :class:`sb3_barpo.losses.RegularisedByBounds`; of an
+    ``adversary`` only the ball counts: ``Adversary(None, Uniform(), ball)``.
+    """
+
+    defence = Defence(None, RegularisedByBounds(weight=0.1), Uniform())
+
+
+class CARPPO(RobustPPO):
+    """
+    PPO against the strongest adversary, rows weighted by the damage (CAR-PPO, arXiv 2502.16734).
+
+    Inner problem: ARPO's, ``max -surr(s')``. Outer problem: PPO's clean surrogate, and w times the perturbed one, in
+    which the rows that are hurt most count most.
+
+    All arguments: :class:`sb3_barpo.training.robust.RobustUpdate` and :class:`sb3_barpo.losses.SoftWorst`.
+    """
+
+    defence = Defence(Surrogate(), SoftWorst(weight=1.0, temperature=100.0))
+
+
+class RADIALPPO(RobustPPO):
+    """
+    PPO on the worst surrogate that bounds of the policy allow (RADIAL-PPO, Oikarinen et al., NeurIPS 2021). Nothing is
+    searched for, so that the loss cannot be fooled by a weak search, and bounds that are too loose cost return.
+
+    For SB3's MLP policies on ``Box`` observations, with Gaussian or categorical actions. All arguments:
+    :class:`sb3_barpo.training.robust.RobustUpdate` and :class:`sb3_barpo.losses.Bounded`; of an ``adversary`` only the
+    ball counts: ``Adversary(None, Uniform(), ball)``.
+    """
+
+    defence = Defence(None, Bounded(weight=0.5), Uniform())
+
+
+class WocaRPPO(RobustPPO):
+    """
+    PPO that takes the worst-case value of its actions into account (WocaR-PPO, Liang et al., NeurIPS 2022).
+
+    Inner problem: BARPO's, ``max KL(π(·|s) ‖ π(·|s'))``. Outer problem: PPO's clean surrogate with the worst-case value
+    added to the advantage, and the divergence as a penalty, weighted by how much the state matters.
+
+    For SB3's MLP policies on ``Box`` observations, with Gaussian or categorical actions. All arguments:
+    :class:`sb3_barpo.training.robust.RobustUpdate` and :class:`sb3_barpo.losses.WorstValue`.
+    """
+
+    defence = Defence(KL(), WorstValue(weight="linear_0_0.8", penalty=0.2))

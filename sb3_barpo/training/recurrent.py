@@ -1,4 +1,4 @@
-"""sb3-contrib's RecurrentPPO with an adversary in the loop: the recurrent forms of ARPO and BARPO."""
+"""sb3-contrib's RecurrentPPO with an adversary in the loop: the recurrent forms of the algorithms."""
 
 from typing import Any
 
@@ -6,20 +6,18 @@ import torch as th
 
 from sb3_barpo.adversary import Samples
 from sb3_barpo.policies.views import OnSequences
-from sb3_barpo.training.presets import ARPO, BARPO
+from sb3_barpo.training.presets import ARPO, BARPO, CARPPO, SAPPO
 from sb3_barpo.training.robust import RobustUpdate
 
 try:
     from sb3_contrib import RecurrentPPO
 except ImportError as error:
-    raise ImportError(
-        'RecurrentARPO and RecurrentBARPO build on sb3-contrib: pip install "sb3-barpo[recurrent]"'
-    ) from error
+    raise ImportError('The recurrent algorithms build on sb3-contrib: pip install "sb3-barpo[recurrent]"') from error
 
 
 class RobustRecurrentPPO(RobustUpdate, RecurrentPPO):
     """
-    The parent of :class:`RecurrentARPO` and :class:`RecurrentBARPO`. All arguments of its own:
+    The parent of all that follow. All arguments of its own:
     :class:`sb3_barpo.training.robust.RobustUpdate`; all others, and the policies: sb3-contrib's ``RecurrentPPO``, which
     it is at strength 0, bit for bit.
 
@@ -57,3 +55,23 @@ class RecurrentBARPO(RobustRecurrentPPO):
     """
 
     defence = BARPO.defence
+
+
+class RecurrentSAPPO(RobustRecurrentPPO):
+    """
+    :class:`sb3_barpo.SAPPO` for policies with a memory, on sb3-contrib's ``RecurrentPPO``.
+
+    All arguments: :class:`sb3_barpo.training.recurrent.RobustRecurrentPPO`.
+    """
+
+    defence = SAPPO.defence
+
+
+class RecurrentCARPPO(RobustRecurrentPPO):
+    """
+    :class:`sb3_barpo.CARPPO` for policies with a memory, on sb3-contrib's ``RecurrentPPO``.
+
+    All arguments: :class:`sb3_barpo.training.recurrent.RobustRecurrentPPO`.
+    """
+
+    defence = CARPPO.defence

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import inspect
 from collections import defaultdict
 from contextlib import nullcontext
 from typing import Any, ClassVar, NamedTuple, TypeVar
@@ -29,10 +30,9 @@ from sb3_barpo.losses import Defence, OuterLoss
 from sb3_barpo.losses.base import plain, strength_at
 from sb3_barpo.policies import by_hand
 from sb3_barpo.policies.rollout import bare_forward
-from sb3_barpo.policies.spaces import check_observation_space, is_finite
+from sb3_barpo.policies.spaces import check_observation_space
 from sb3_barpo.schedules import ScheduleLike, as_schedule
 from sb3_barpo.training.inner import Inner, Logs
-from sb3_barpo.training.minibatches import LastVisits, knows_rows
 from sb3_barpo.training.optim import fused
 from sb3_barpo.training.robust_by_hand import RobustUpdateByHand
 from sb3_barpo.training.signature import signature_of
@@ -41,7 +41,7 @@ SelfRobustUpdate = TypeVar("SelfRobustUpdate", bound="RobustUpdate")
 
 
 class _Update(NamedTuple):
-    """What stays the same during one call of ``train``. ``inner`` is ``None`` at strength 0: that is PPO."""
+    """What stays the same during one call of ``train``. ``inner`` is ``None`` where this is PPO: at strength 0, say."""
 
     clip_range: float
     clip_range_vf: float | None
@@ -92,7 +92,8 @@ class RobustUpdate(OnPolicyAlgorithm):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """``help`` shows PPO's arguments and ours, not ``*args, **kwargs``."""
         super().__init_subclass__(**kwargs)
-        if cls.__init__ is not RobustUpdate.__init__:
+        passes_on = {"args", "kwargs"} <= {*inspect.signature(cls.__init__).parameters}
+        if cls.__init__ is not RobustUpdate.__init__ and not ("defence" in cls.__dict__ and passes_on):
             cls.__signature__ = None  # type: ignore[attr-defined]  # that of its own constructor
         elif "defence" in cls.__dict__:
             cls.__signature__ = signature_of(cls, RobustUpdate)  # type: ignore[attr-defined]
@@ -146,7 +147,9 @@ class RobustUpdate(OnPolicyAlgorithm):
         chosen = as_adversary(self.adversary, self.default_adversary())
         chosen.ball.check(check_observation_space(self.observation_space))
         self._adversary = copy.copy(chosen)  # not a plain Adversary of its parts: a subclass stays one
+        self._memory_of_loss: dict[str, Any] = {}
         super()._setup_model()
+        self.outer_loss().check(self.policy, self._adversary)
         if self.env is not None and (self.num_timesteps == 0 or not hasattr(self, "vec_normalize")):
             #: Whether it is trained under ``VecNormalize``: saved, so that nobody judges the agent without statistics.
             self.vec_normalize = self.get_vec_normalize_env() is not None
@@ -156,7 +159,7 @@ class RobustUpdate(OnPolicyAlgorithm):
         self._adversary.seed(seed)
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_adversary"]
+        return [*super()._excluded_save_params(), "_adversary", "_memory_of_loss"]
 
     def learn(
         self: SelfRobustUpdate,
@@ -257,7 +260,7 @@ class RobustUpdate(OnPolicyAlgorithm):
         return True
 
     def _begin_update(self) -> _Update:
-        """The update's settings, from the present progress. Here alone it is asked whether the strength is 0."""
+        """The update's settings, from the present progress. Here alone it is asked whether this is PPO."""
         progress = self._current_progress_remaining
         self._progress_held = min(self._progress_held, max(progress, 0.0))
         epsilon = strength_at("epsilon", self.epsilon, self._progress_held)
@@ -267,20 +270,10 @@ class RobustUpdate(OnPolicyAlgorithm):
             clip_range_vf=None if self.clip_range_vf is None else self.clip_range_vf(progress),  # type: ignore[operator]
             epsilon=epsilon,
             loss=loss,
-            inner=None if epsilon == 0 else self._begin_inner(epsilon, loss),
+            inner=None
+            if epsilon == 0 or loss.is_ppo
+            else Inner.begin(self, self._adversary, loss, epsilon, self._bounds()),
         )
-
-    def _begin_inner(self, epsilon: float, loss: OuterLoss) -> Inner:
-        """The adversary and the outer loss, for one update."""
-        if not is_finite(self.rollout_buffer.observations):
-            raise ValueError(
-                "An observation of this rollout is NaN or infinite, so it cannot be perturbed. Find the environment's "
-                "fault, with stable_baselines3's VecCheckNan for example."
-            )
-        loss.begin(self.rollout_buffer, self.policy, self._adversary.generator(self.device))
-        again = self.n_epochs > 1 and self._adversary.solver.warm and knows_rows(self.rollout_buffer)
-        visits = LastVisits(self.rollout_buffer) if again else None
-        return Inner(self._adversary, loss, epsilon, self._bounds(), self.rollout_buffer, visits)
 
     def _bounds(self) -> Bounds | DictBounds | None:
         """The limits of the observations, as the policy sees them."""

@@ -9,7 +9,7 @@ def signature_of(cls: Any, ours: type) -> inspect.Signature:
     """
     :param cls: An algorithm with a ``defence``.
     :param ours: The class that takes our arguments from ``**kwargs``; below it in the order of resolution is PPO's.
-    :return: The signature of PPO's constructor, with our arguments behind its own, by name only.
+    :return: The signature of PPO's constructor, with our arguments and the class's own behind its own, by name only.
     """
     base = next(kind for kind in cls.__mro__ if not issubclass(kind, ours) and "__init__" in kind.__dict__)
     theirs = [p for name, p in inspect.signature(base.__init__).parameters.items() if name != "self"]
@@ -19,4 +19,7 @@ def signature_of(cls: Any, ours: type) -> inspect.Signature:
         inspect.Parameter(field.name, kind, default=getattr(cls.defence.loss, field.name))
         for field in dataclasses.fields(cls.defence.loss)
     ]
-    return inspect.Signature([*theirs, *own, inspect.Parameter("adversary", kind, default=None)])
+    own.append(inspect.Parameter("adversary", kind, default=None))
+    if "__init__" in cls.__dict__:  # it passes the rest on
+        own += [p for p in inspect.signature(cls.__init__).parameters.values() if p.kind is kind]
+    return inspect.Signature([*theirs, *own])
