@@ -265,6 +265,7 @@ class RobustUpdate(OnPolicyAlgorithm):
         self._progress_held = min(self._progress_held, max(progress, 0.0))
         epsilon = strength_at("epsilon", self.epsilon, self._progress_held)
         loss = self.outer_loss().at(self._progress_held)
+        is_ppo = epsilon == 0 or loss.is_ppo
         return _Update(
             clip_range=self.clip_range(progress),  # type: ignore[operator]  # SB3 has made schedules of them
             clip_range_vf=None if self.clip_range_vf is None else self.clip_range_vf(progress),  # type: ignore[operator]
