@@ -7,6 +7,7 @@ Writes ``lab/family.csv`` (one row an MDP and method), ``lab/kappa.csv``, ``lab/
 ``docs/_static/lab-family.png``. It takes two minutes on one core.
 """
 
+import argparse
 from dataclasses import replace
 from pathlib import Path
 
@@ -110,6 +111,7 @@ def table(families: pd.DataFrame, kappas: pd.DataFrame, delays: pd.DataFrame) ->
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     folder = HERE / "lab"
     folder.mkdir(exist_ok=True)
     measured = {"family": families(), "kappa": kappas(), "delay": delays()}

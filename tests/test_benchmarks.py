@@ -22,6 +22,12 @@ def _as_started(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
+def test_programs_read_a_command_line(name: str) -> None:
+    """The tests below would run the whole of one that does not."""
+    assert "parse_args()" in (FOLDER / f"{name}.py").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
 def test_programs(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys, "argv", [f"{name}.py", "--help"])
     with pytest.raises(SystemExit) as stop:

@@ -7,15 +7,26 @@ import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
-from helpers import TINY, LogBook, learn, make_envs, same, weights
+from helpers import TINY, General, LogBook, learn, make_envs, same, weights
 from stable_baselines3 import PPO
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.policies import ActorCriticPolicy
-from test_minibatches import General
 from torch import nn
 
 from sb3_barpo import ARPO, BARPO
-from sb3_barpo.adversary import KL, PGD, SGLD, Adversary, L2Ball, LinfBall, Samples, Surrogate, Value, WarmStart
+from sb3_barpo.adversary import (
+    KL,
+    PGD,
+    SGLD,
+    Adversary,
+    L2Ball,
+    LinfBall,
+    Objective,
+    Samples,
+    Surrogate,
+    Value,
+    WarmStart,
+)
 from sb3_barpo.adversary.objectives import clipped_surrogate
 from sb3_barpo.attacks.quick_ppo import QuickPPO
 from sb3_barpo.losses import Defence, OuterLoss, Rows, Terms
@@ -274,6 +285,31 @@ def test_classes_of_ones_own_take_the_general_path(kwargs: dict[str, Any], monke
     runs = came_by_hand(monkeypatch)
     model = BARPO(**{"policy": "MlpPolicy", "env": make_envs(), "epsilon": 0.1, **TINY, **kwargs})
     learn(model, 32)
+    assert runs == []
+
+
+class OwnObjective(Objective):
+    """Without a closed form: only autograd knows its gradient."""
+
+    def prepare(self, policy: Any, observations: th.Tensor, samples: Any = None) -> Any:
+        return lambda perturbed: -policy.predict_values(perturbed).flatten()
+
+
+class OwnSolver(SGLD):
+    """Asks autograd for the gradient of whatever goal it gets."""
+
+    def solve(self, goal: Any, observations: Any, ball: Any, epsilon: Any, generator: Any, start: Any = None) -> Any:
+        leaf = (observations + 0.01).requires_grad_()
+        return ball.project(epsilon * th.autograd.grad(goal(leaf).sum(), leaf)[0].sign(), epsilon)
+
+
+@pytest.mark.parametrize(
+    "adversary", [Adversary(OwnObjective(), WarmStart()), Adversary(KL(), OwnSolver()), Adversary(Value(), OwnSolver())]
+)
+def test_adversaries_of_ones_own_take_the_general_path(adversary: Adversary, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = came_by_hand(monkeypatch)
+    model = BARPO("MlpPolicy", make_envs(), epsilon=0.1, adversary=adversary, **TINY)
+    assert learn(model, 32).column("adversary/gain")[0] > 0
     assert runs == []
 
 

@@ -32,9 +32,17 @@ from sb3_barpo.adversary import (
     Weighted,
 )
 from sb3_barpo.attacks import MAD, Attack, Critic, Random
-from sb3_barpo.losses import OuterLoss, WorstCase
+from sb3_barpo.losses import Bounded, OuterLoss, Regularised, RegularisedByBounds, SoftWorst, WorstCase, WorstValue
 from sb3_barpo.schedules import Ramp
-from sb3_barpo.testing import check_attack, check_ball, check_loss, check_objective, check_solver, example_policy
+from sb3_barpo.testing import (
+    ContractError,
+    check_attack,
+    check_ball,
+    check_loss,
+    check_objective,
+    check_solver,
+    example_policy,
+)
 
 POLICIES: dict[str, tuple[spaces.Space[Any], dict[str, Any]]] = {
     "box": (ACTION_SPACES["box"], {}),
@@ -95,9 +103,28 @@ def test_solvers(solver: Solver, ball: Ball) -> None:
     check_solver(solver, ball)
 
 
-@pytest.mark.parametrize("loss", [WorstCase(), WorstCase(0.0), WorstCase("ramp_2"), WorstCase(Ramp(3.0))])
+LOSSES: list[OuterLoss] = [
+    WorstCase(),
+    WorstCase(0.0),
+    WorstCase("ramp_2"),
+    WorstCase(Ramp(3.0)),
+    Regularised(0.5),
+    Bounded(),
+    Bounded("ramp_0.5", 0.5),
+    RegularisedByBounds(),
+    WorstValue(),
+]
+
+
+@pytest.mark.parametrize("loss", LOSSES)
 def test_losses(loss: OuterLoss) -> None:
     check_loss(loss)
+
+
+def test_a_loss_whose_rows_share_their_weights() -> None:
+    check_loss(SoftWorst(temperature=2.0), rows_independent=False)
+    with pytest.raises(ContractError, match="a row's share must depend on that row alone"):
+        check_loss(SoftWorst(temperature=2.0))
 
 
 @pytest.mark.parametrize("sight", SIGHTS)

@@ -10,7 +10,7 @@ import torch as th
 
 from sb3_barpo.adversary import KL, PGD, SGLD, LinfBall, Objective, Value
 from sb3_barpo.adversary.goals import ClosedForm
-from sb3_barpo.losses import OuterLoss, Terms, WorstCase
+from sb3_barpo.losses import OuterLoss, Regularised, Terms, WorstCase
 from sb3_barpo.schedules import ScheduleLike
 from sb3_barpo.testing import ContractError, check_ball, check_loss, check_objective, check_solver
 
@@ -269,6 +269,8 @@ def test_a_child_s_own_loss_has_its_own_slopes() -> None:
     assert WorstCase.slopes is not OuterLoss.slopes
     assert Losing.slopes is OuterLoss.slopes
     assert Flat.slopes is not OuterLoss.slopes
+    assert Regularised(0.0).is_ppo
+    assert not Heavier(0.0).is_ppo
     assert WrongSlope.gain is Objective.gain
     assert Silent.gain is KL.gain
 
@@ -299,6 +301,12 @@ class Flat(WorstCase):
     def slopes(self, rows: Any, samples: Any) -> Any:
         right = super().slopes(rows, samples)
         return right._replace(log_prob=0.5 * right.log_prob)
+
+
+@dataclass(frozen=True)
+class Heavier(Regularised):
+    def __call__(self, rows: Any, samples: Any) -> Terms:
+        return Terms(super().__call__(rows, samples).loss + samples.mean(rows.kl()), {})
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,8 @@ from sb3_barpo.evaluation.budgets import Budget, Member
 
 env = VecNormalize(make_vec_env("InvertedPendulum-v5", n_envs=2, seed=0))
 eval_env = VecNormalize(make_vec_env("InvertedPendulum-v5", n_envs=2, seed=1), training=False, norm_reward=False)
+env.reset()
+eval_env.obs_rms = env.obs_rms
 model = BARPO("MlpPolicy", env, seed=0, device="cpu")
 """
 LEARNED = """

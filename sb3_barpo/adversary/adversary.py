@@ -9,7 +9,7 @@ from sb3_barpo.adversary.goals import ClosedForm, Goal, Samples
 from sb3_barpo.adversary.layout import layout_of
 from sb3_barpo.adversary.limits import Bounds, DictBounds
 from sb3_barpo.adversary.objectives import Objective
-from sb3_barpo.adversary.solvers import Solver
+from sb3_barpo.adversary.solvers import Solver, needs_autograd
 from sb3_barpo.policies.evaluate import Policy
 from sb3_barpo.policies.views import as_searched
 
@@ -94,7 +94,8 @@ class Adversary:
         radius, generator = epsilon / layout.unit, self.generator(seen.device)
         with as_searched(policy):
             goal = self.goal(layout.policy(policy, observations), seen, samples)
-            with th.inference_mode() if isinstance(goal, ClosedForm) else th.enable_grad():
+            stated = isinstance(goal, ClosedForm) and not needs_autograd(self.solver)
+            with th.inference_mode() if stated else th.enable_grad():
                 delta = self.solver.solve(goal, seen, layout.ball, radius, generator, start)
         perturbed = layout.add(observations, delta)
         return perturbed if bounds is None else bounds.clip(perturbed, observations)

@@ -249,3 +249,9 @@ class WarmStart(Solver):
     ) -> th.Tensor:
         solver = self.first if start is None else self.later
         return solver.solve(goal, observations, ball, epsilon, generator, start)
+
+
+def needs_autograd(solver: Solver) -> bool:
+    """:return: Whether it may ask autograd for a gradient that its goal states: a solver that is not this package's."""
+    parts = (solver.first, solver.later) if type(solver) is WarmStart else (solver,)
+    return any(type(part) not in (Uniform, PGD, SGLD) for part in parts)

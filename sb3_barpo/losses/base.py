@@ -83,10 +83,11 @@ class OuterLoss(ABC):
     needs: ClassVar[Literal["perturbed", "bounds"]] = "perturbed"
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """A loss that is another one than its parent's has other slopes too."""
+        """What is known of a loss is not known of a child's that is another one."""
         super().__init_subclass__(**kwargs)
-        if "__call__" in cls.__dict__ and "slopes" not in cls.__dict__:
-            cls.slopes = OuterLoss.slopes  # type: ignore[method-assign]
+        if "__call__" in cls.__dict__:
+            for name in {"slopes", "is_ppo"} - cls.__dict__.keys():
+                setattr(cls, name, vars(OuterLoss)[name])
 
     def __post_init__(self) -> None:
         for name in self.schedules():

@@ -8,7 +8,8 @@ import torch as th
 from stable_baselines3.common.buffers import RolloutBuffer
 from torch.nn import functional as F
 
-from sb3_barpo.adversary import KL, Adversary, Bounds, DictBounds, Samples
+from sb3_barpo.adversary import KL, Adversary, Bounds, DictBounds, Samples, Surrogate, Value
+from sb3_barpo.adversary.solvers import needs_autograd
 from sb3_barpo.certify import box_around
 from sb3_barpo.certify.answers import answers_in
 from sb3_barpo.losses import OuterLoss, Rows
@@ -141,9 +142,19 @@ class Inner:
 
     @property
     def is_plain(self) -> bool:
-        """Whether the search is :class:`Adversary`'s own and the loss sees its rows alone: for updates by hand."""
-        searches = self.loss.needs == "perturbed" and self._notes is None
-        return searches and type(self.adversary) is Adversary and "perturb" not in vars(self.adversary)
+        """
+        Whether the loss sees its rows alone and all of the search is this package's, so that :meth:`search` does the
+        same: in updates by hand there is no autograd, on which objectives and solvers of others may rely.
+        """
+        adversary = self.adversary
+        return (
+            self.loss.needs == "perturbed"
+            and self._notes is None
+            and type(adversary) is Adversary
+            and "perturb" not in vars(adversary)
+            and type(adversary.objective) in (type(None), KL, Surrogate, Value)
+            and not needs_autograd(adversary.solver)
+        )
 
     def search(
         self, policy: Any, observations: th.Tensor, samples: Samples, start: th.Tensor | None

@@ -60,8 +60,7 @@ class RobustUpdate(OnPolicyAlgorithm):
     ``-mean surr(s)``, with ``s'`` held fixed. Value loss and entropy bonus stay on clean observations. At
     ``epsilon=0`` this is SB3's PPO, bit for bit.
 
-    ``epsilon`` and the settings of the loss, ``kappa`` for example, may be set anew at any time, by a callback for
-    example: the next update takes them.
+    ``epsilon`` and the settings of the loss, such as ``kappa``, may be set at any time: the next update takes them.
 
     :param policy: As in PPO.
     :param env: As in PPO; observations must be ``Box``, images among them, or ``Dict``.
@@ -69,10 +68,9 @@ class RobustUpdate(OnPolicyAlgorithm):
     :param epsilon: The strength: radius of the adversary's ball, in units of what the policy sees (after
         ``VecNormalize``). A number, a schedule, a spec or a string (see :mod:`sb3_barpo.schedules`). Its time never
         runs backwards when training is continued by ``learn(..., reset_num_timesteps=False)``.
-    :param adversary: Who looks for ``s'``; defaults to the algorithm's own, on ten steps of SGLD at the first
-        visit of a sample and two at later ones (:class:`sb3_barpo.adversary.WarmStart`). Also a spec of what differs
-        from it, such as ``{"n_steps": 5}``, see :func:`sb3_barpo.adversary.as_adversary`. The model keeps a
-        copy, seeded with the model's seed.
+    :param adversary: Who looks for ``s'``; defaults to the algorithm's own, by ten steps of SGLD at a sample's first
+        visit and two at later ones (:class:`sb3_barpo.adversary.WarmStart`). Also a spec of what differs from it, such
+        as ``{"n_steps": 5}`` (:func:`sb3_barpo.adversary.as_adversary`). The model keeps a copy, with the model's seed.
     :param kwargs: Settings of the outer loss by name, ``kappa`` for :class:`sb3_barpo.losses.WorstCase`; and PPO's
         further arguments.
     :raises ValueError: for a negative or not finite strength, an unknown spec, a ball of the wrong shape.
