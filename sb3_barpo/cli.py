@@ -101,12 +101,18 @@ def _add_tune(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     what = sub.add_argument_group("what is trained")
     what.add_argument("--algo", default="barpo", help="an algorithm with epsilon and kappa")
     what.add_argument("--env", required=True, help="id of a Gymnasium environment")
+    what.add_argument("--gym-packages", nargs="+", help="modules to import, which register environments")
     what.add_argument("--epsilon", type=float, help="strength to be robust against; default: the entry's")
     what.add_argument("--steps", type=int, help="environment steps of a trial; default: the entry's")
     what.add_argument("--n-envs", type=int, help="environments of a trial; default: the entry's")
     what.add_argument("--seed", type=int, default=0, help="trial n is trained with this seed + n")
     what.add_argument(
-        "-params", "--hyperparams", nargs="+", type=_setting, default=[], help="PPO's arguments, name:value each"
+        "-params",
+        "--hyperparams",
+        nargs="+",
+        type=_setting,
+        default=[],
+        help="settings of a Zoo entry, name:value each",
     )
     space = sub.add_argument_group("what is searched")
     space.add_argument("--epsilon-range", type=float, nargs=2, help="default: a quarter to twice of --epsilon")
@@ -153,6 +159,7 @@ def _tune(**args: Any) -> None:
 
     kwargs = dict(args["hyperparams"])
     given = {"steps": args["steps"], "n_envs": args["n_envs"], "seed": args["seed"], "kwargs": kwargs}
+    given["gym_packages"] = args["gym_packages"]
     agent, usual = tuning.task(args["algo"], args["env"], **given)
     epsilon = usual if args["epsilon"] is None else args["epsilon"]
     if args["criterion"] == "floor" and args["natural_floor"] is None:
@@ -204,4 +211,6 @@ def _add_zoo(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 
 
 def _zoo(name: str, argv: list[str]) -> Callable[[], None]:
-    return partial(zoo.launch, name, zoo.prepare(name, argv))
+    argv = zoo.prepare(name, argv)
+    zoo.check_agent(name, argv)
+    return partial(zoo.launch, name, argv)

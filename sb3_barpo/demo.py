@@ -3,8 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+from sb3_barpo.environments import find_env
 from sb3_barpo.evaluation import RobustnessReport
 from sb3_barpo.experiment import Agent, Evaluation, run
+from sb3_barpo.resume import check_writable
 
 ENV = "InvertedDoublePendulum-v5"
 STEPS = 200_000
@@ -46,6 +48,8 @@ def demo(
     if not epsilon > 0:
         raise ValueError(f"epsilon must be above 0 in the demo, but it is {epsilon}. Try {EPSILON}.")
     output = Path(output)
+    check_writable(output)
+    find_env(env)
     # Longest first, so that two processes end together.
     adversary = {"epsilon": f"ramp_{SHARE * epsilon:g}_{END}_{BEGIN}"}
     agents = [

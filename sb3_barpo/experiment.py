@@ -15,15 +15,15 @@ from typing import Any
 import torch as th
 from joblib import Parallel, delayed
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.utils import LinearSchedule
-from stable_baselines3.common.vec_env import VecNormalize
+from stable_baselines3.common.vec_env import VecEnv
 from tqdm import tqdm
 
 from sb3_barpo.agents.load import load_agent
 from sb3_barpo.algorithms import find
+from sb3_barpo.environments import INNER, around, build
 from sb3_barpo.evaluation import RobustnessReport, evaluate_robustness
 from sb3_barpo.evaluation.robustness import check_settings
 from sb3_barpo.evaluation.settings import EvalConfig
@@ -33,6 +33,9 @@ from sb3_barpo.seeds import REPORT
 
 #: The arguments that RL Zoo writes as ``lin_<initial value>``.
 _SCHEDULES = {"learning_rate", "clip_range", "clip_range_vf"}
+
+#: The Zoo's keys that concern the environments and what runs beside the training, not the algorithm.
+ENVIRONMENT = (*INNER, "frame_stack", "callback")
 
 #: Takes the number of steps done.
 Tell = Callable[[int], None]
@@ -45,15 +48,19 @@ class Agent:
 
     :param name: Name in tables and pictures, and of its folder.
     :param algo: Name of the algorithm, see :data:`sb3_barpo.algorithms.ALGORITHMS`.
-    :param env: Id of the environment.
+    :param env: Id of the environment, ``My-v0`` or ``mymod:My-v0``.
     :param seed: Seed of environments and algorithm.
     :param steps: Number of environment steps.
     :param n_envs: Number of environments that step together.
-    :param kwargs: Arguments of the algorithm, such as JSON can hold. Two of RL Zoo's ways to write are understood:
+    :param kwargs: Arguments of the algorithm, as data that JSON can hold. Two notations of the RL Zoo are supported:
         ``lin_0.001`` is a learning rate or a clip range that falls to 0, and ``policy_kwargs`` may be a Python
-        expression, such as ``dict(activation_fn=nn.ReLU)``, see :mod:`sb3_barpo.expressions`.
-    :param normalize: Whether ``VecNormalize`` normalises observations and rewards.
+        expression, such as ``dict(activation_fn=nn.ReLU)``, see :mod:`sb3_barpo.expressions`. The Zoo's keys
+        ``env_kwargs``, ``env_wrapper``, ``vec_env_wrapper``, ``frame_stack``, ``monitor_kwargs`` and ``callback`` mean
+        what they mean there.
+    :param normalize: Whether ``VecNormalize`` normalises observations and rewards, or its arguments. Images are never
+        normalised.
     :param label: What reports call agents that differ in their seed only, by default the algorithm.
+    :param gym_packages: Modules to import, which register environments.
     :raises ValueError: for an unknown algorithm, or without steps.
     """
 
@@ -64,8 +71,9 @@ class Agent:
     steps: int
     n_envs: int = 1
     kwargs: dict[str, Any] = field(default_factory=dict)
-    normalize: bool = True
+    normalize: bool | str | dict[str, Any] = True
     label: str = field(default="", compare=False)  # says nothing of how the agent is trained
+    gym_packages: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         find(self.algo)
@@ -134,14 +142,39 @@ def make_model(agent: Agent) -> OnPolicyAlgorithm:
     :param agent: What is trained.
     :return: The algorithm with its environments, before training.
     """
-    env = make_vec_env(agent.env, agent.n_envs, seed=agent.seed)
-    kwargs = agent.kwargs | {key: _linear(agent.kwargs[key]) for key in _SCHEDULES & agent.kwargs.keys()}
+    env = make_env(agent, agent.n_envs, agent.seed)
+    kwargs = {key: value for key, value in agent.kwargs.items() if key not in ENVIRONMENT}
+    kwargs |= {key: _linear(agent.kwargs[key]) for key in _SCHEDULES & agent.kwargs.keys()}
     if kwargs.get("policy_kwargs"):
         kwargs["policy_kwargs"] = read_kwargs(kwargs["policy_kwargs"])
     row = find(agent.algo)
     kind: Callable[..., OnPolicyAlgorithm] = row.load_class()
-    policy = row.policy(env.observation_space)
-    return kind(policy, VecNormalize(env) if agent.normalize else env, seed=agent.seed, device="cpu", **kwargs)
+    policy = kwargs.pop("policy", None) or row.policy(env.observation_space)
+    return kind(policy, env, seed=agent.seed, device="cpu", **kwargs)
+
+
+def make_env(agent: Agent, n_envs: int, seed: int | None = None, training: bool = True) -> VecEnv:
+    """
+    :param agent: What is trained.
+    :param n_envs: Number of environments that step together.
+    :param seed: Seed of the first environment.
+    :param training: Whether statistics are updated and rewards normalised.
+    :return: The agent's environments, as the RL Zoo builds them from the same settings.
+    """
+    venv = build(agent.env, n_envs, agent.kwargs, seed, agent.gym_packages)
+    changes: dict[str, Any] = {key: agent.kwargs[key] for key in ("gamma",) if key in agent.kwargs}
+    if not training:
+        changes |= {"training": False, "norm_reward": False}
+    return around(venv, agent.normalize, agent.kwargs.get("frame_stack"), **changes)
+
+
+def make_callbacks(agent: Agent) -> list[BaseCallback]:
+    """:return: The callbacks that the agent's settings name, as the RL Zoo's do."""
+    if not agent.kwargs.get("callback"):
+        return []
+    from rl_zoo3.utils import get_callback_list
+
+    return list(get_callback_list(dict(agent.kwargs)))
 
 
 def _linear(value: Any) -> Any:
@@ -167,13 +200,16 @@ def train(agent: Agent, root: Path, callback: BaseCallback | None = None) -> Pat
         return folder
     model = make_model(agent)
     model.set_logger(configure(str(folder), ["csv"]))
-    model.learn(agent.steps, callback=callback)
+    model.learn(agent.steps, callback=[*([callback] if callback else []), *make_callbacks(agent)])
     model.logger.close()
     model.save(folder / "agent")
     if (statistics := model.get_vec_normalize_env()) is not None:
         statistics.save(str(folder / "vecnormalize.pkl"))
     if model.env is not None:
         model.env.close()
+    if own := {key: agent.kwargs[key] for key in ENVIRONMENT if agent.kwargs.get(key)}:
+        # As the Zoo records it, and as agents are loaded; JSON is YAML.
+        write_record(folder / "config.yml", own)
     write_record(record, asdict(agent))
     return folder
 
@@ -195,7 +231,8 @@ def attack(agent: Agent, evaluation: Evaluation, root: Path) -> RobustnessReport
     done = read_record(record) or {"agent": None, "evaluation": None}
     if (_recorded(Agent, done["agent"]), _recorded(Evaluation, done["evaluation"])) == (agent, evaluation):
         return RobustnessReport.from_csv(episodes)
-    _, model, env = load_agent(folder, agent.env, min(evaluation.n_envs, evaluation.n_eval_episodes), agent.algo)
+    n_envs = min(evaluation.n_envs, evaluation.n_eval_episodes)
+    _, model, env = load_agent(folder, agent.env, n_envs, agent.algo, gym_packages=agent.gym_packages)
     report = evaluate_robustness(
         model,
         env,

@@ -43,7 +43,7 @@ def test_a_study_with_a_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert tuning.paper["kappa"]["value"] == 1.0
     result = tune_strength(tuning, tmp_path, 2, confirmation=Confirmation(top=0))
     assert [trial.state.name for trial in result.study.trials] == ["COMPLETE"] * 2
-    assert yaml.safe_load((tmp_path / "best.yml").read_text())[AGENT.env]["policy"] == "MlpLstmPolicy"
+    assert yaml.safe_load((tmp_path / "best.yml").read_text())["Brief-v0"]["policy"] == "MlpLstmPolicy"
     monkeypatch.chdir(tmp_path)
     model = runpy.run_path("best.py")["model"]
     assert type(model) is RecurrentBARPO

@@ -255,8 +255,8 @@ def test_a_task_is_what_our_settings_say() -> None:
     agent, epsilon = task("barpo", "Hopper-v5")
     assert (agent.env, agent.steps, agent.normalize, epsilon) == ("Hopper-v5", 1_000_000, True, 0.075)
     assert not {"epsilon", "kappa", "policy", "n_timesteps"} & agent.kwargs.keys()
-    agent, epsilon = task("arpo", "Nowhere-v0", steps=5, n_envs=3, seed=9, kwargs={"gamma": 0.5})
-    assert agent == Agent("arpo", "arpo", "Nowhere-v0", 9, 5, 3, {**agent.kwargs, "gamma": 0.5})
+    agent, epsilon = task("arpo", "Acrobot-v1", steps=5, n_envs=3, seed=9, kwargs={"gamma": 0.5})
+    assert agent == Agent("arpo", "arpo", "Acrobot-v1", 9, 5, 3, {**agent.kwargs, "gamma": 0.5})
     assert epsilon == 0.05
     assert np.isclose(agent.kwargs["gamma"], 0.5)
 

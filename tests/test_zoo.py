@@ -78,7 +78,9 @@ def test_unknown_command() -> None:
         ("train", "--algo barpo -conf sb3_barpo.hyperparams.arpo -n 64 --eval-freq -1", ""),
         ("train", "--algo barpo -conf sb3_barpo.hyperparams.arpo -n 25000", ""),
         ("train", "--algo ppo", ""),
-        ("train", "--env Nowhere-v0", "--algo barpo --conf-file sb3_barpo.hyperparams.barpo"),
+        ("train", "--algo ppo --env brief:Brief-v0", "--env Brief-v0 --gym-packages brief"),
+        ("enjoy", "--env brief:Brief-v0", "--algo barpo --env Brief-v0 --gym-packages brief --folder logs"),
+        ("record_video", "--env brief:Brief-v0", "--algo barpo --env Brief-v0 --folder logs"),
         ("enjoy", "", "--algo barpo --folder logs"),
         ("enjoy", "--algo arpo -f elsewhere", ""),
         ("enjoy", "--algo ppo", ""),
@@ -124,6 +126,55 @@ def test_env_kwargs_of_a_file_reach_the_evaluation(argv: list[str], tmp_path: Pa
         assert prepared[-2:] == argv
     else:
         assert prepared[-3:] == ["--env-kwargs", "g:5.0", "render_mode:'rgb_array'"]
+
+
+@pytest.mark.parametrize("command", ["train", "enjoy", "record_video", "train --algo ppo"])
+@pytest.mark.parametrize(
+    ("env", "match"),
+    [
+        ("Pendulumm-v1", "There is no environment 'Pendulumm-v1'. Did you mean 'Pendulum-v1'"),
+        ("no.mod:My-v0", "no.mod"),
+    ],
+)
+def test_a_misspelt_environment_is_one_line(
+    command: str, env: str, match: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main([*command.split(), "--env", env])
+    printed = capsys.readouterr().err
+    assert printed.startswith("sb3-barpo: ")
+    assert match in printed
+    assert printed.count("\n") == 1
+
+
+@pytest.mark.parametrize("which", [[], ["--load-best"], ["--load-checkpoint", "64"], ["--exp-id", "7"]])
+@pytest.mark.parametrize("command", ["enjoy", "record_video"])
+def test_a_missing_agent_is_one_line(
+    command: str, which: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if command == "record_video" and which[:1] == ["--exp-id"]:
+        (tmp_path / "logs" / "barpo" / f"{ENV}_7").mkdir(parents=True)
+    with inside(tmp_path), pytest.raises(SystemExit, match="2"):
+        main([command, "--env", ENV, *which])
+    printed = capsys.readouterr().err
+    assert printed.startswith(f"sb3-barpo: There is no such agent of barpo on {ENV}: ")
+    assert "sb3-barpo train --algo barpo" in printed
+    assert printed.count("\n") == 1
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "logs").write_text("")
+    with inside(tmp_path), pytest.raises(SystemExit, match="2"):
+        train()
+    assert "Cannot write to 'logs': " in capsys.readouterr().err
+
+
+def test_a_journal_is_named_by_its_absolute_path(tmp_path: Path) -> None:
+    with inside(tmp_path):
+        argv = zoo.prepare("train", ["--env", ENV, "--storage", "it.log", "--study-name", "it"])
+        assert argv[argv.index("--storage", 4) + 1] == str(tmp_path / "it.log")
+        url = ["--env", ENV, "--storage", "sqlite:///it.db", "--study-name", "it"]
+        assert zoo.prepare("train", url).count("--storage") == 1
 
 
 # Settings

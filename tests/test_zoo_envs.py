@@ -138,7 +138,7 @@ def test_an_environment_that_cannot_be_rebuilt_is_not_taken_for_a_plain_one(
 
 
 def test_a_wrapped_environment_needs_the_zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = stored(tmp_path, VecFrameStack(make_vec_env(ENV), 2), {"frame_stack": 2})
+    folder = stored(tmp_path, make_vec_env(ENV), {"env_wrapper": STACKED})
     monkeypatch.setitem(sys.modules, "rl_zoo3.utils", None)
     with pytest.raises(ValueError, match=r'could not be rebuilt: .*pip install "sb3-barpo\[zoo\]"'):
         load_agent(folder, ENV)

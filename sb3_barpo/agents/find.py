@@ -15,7 +15,7 @@ WHICH = ["last", "best"]
 
 def plain(env_id: str) -> str:
     """:return: The environment's name in RL Zoo's files."""
-    return env_id.replace("/", "-")
+    return env_id.rpartition(":")[2].replace("/", "-")
 
 
 def stem_of(file: Path) -> str:

@@ -2,18 +2,18 @@
 
 import json
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv, VecFrameStack, VecNormalize
 
 from sb3_barpo.agents import find, zoo_envs
 from sb3_barpo.algorithms import ALGORITHMS, Algorithm, recognize
 from sb3_barpo.algorithms import find as find_algorithm
+from sb3_barpo.environments import build
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,7 @@ def load_agent(
     algo: str | None = None,
     vec_normalize: str | Path | None = None,
     which: str | None = None,
+    gym_packages: Sequence[str] = (),
 ) -> LoadedAgent:
     """
     Load an agent that SB3, the RL Zoo or this package has saved. The environments of the Zoo's agents are rebuilt with
@@ -57,8 +58,8 @@ def load_agent(
 
     :param path: A ``.zip`` file, its path without the ending, or a folder with ``agent.zip``, ``model.zip``,
         ``<env_id>.zip`` or ``best_model.zip``, looked for in this order.
-    :param env_id: Id of the environment that the agent was trained on, by default the one that the RL Zoo's records or
-        ``agent.json`` beside it name.
+    :param env_id: Id of the environment that the agent was trained on, ``My-v0`` or ``mymod:My-v0``; by default the one
+        that the RL Zoo's records or ``agent.json`` beside it name.
     :param n_envs: Number of environments that step together.
     :param algo: A name from :data:`sb3_barpo.algorithms.ALGORITHMS`, such as ``"ppo"`` or ``"barpo_lstm"``. By default
         it is inferred from the file. Files of ARPO and BARPO that were saved before they named their algorithm cannot
@@ -68,6 +69,7 @@ def load_agent(
         under ``VecNormalize``, they must be found.
     :param which: Of a folder, ``"last"`` (the default) for the agent at the end of training, or ``"best"`` for
         ``best_model.zip``, which SB3's and the RL Zoo's callbacks keep by its return *without* an attack.
+    :param gym_packages: Modules to import, which register environments. Those in the Zoo's records are imported too.
     :return: The agent with its environments.
     :raises OSError: if there is no agent, or if ``vec_normalize`` names a file that does not exist.
     :raises ValueError: if the environment or the statistics cannot be inferred from what lies beside the agent; for an
@@ -84,7 +86,7 @@ def load_agent(
     zoo = file.parent / find.plain(env_id)
     normalised = find.was_normalised(file, zoo_envs.records([file.parent, zoo]))
     statistics, note = find.find_statistics(file, zoo, vec_normalize, normalised)
-    venv, n_frames = _environments(file, [file.parent, zoo], env_id, n_envs)
+    venv, n_frames = _environments(file, [file.parent, zoo], env_id, n_envs, gym_packages)
     try:
         if statistics is not None:
             venv = _normalized(venv, statistics, env_id)
@@ -128,15 +130,18 @@ def _chosen(file: Path, given: Algorithm | None) -> type[OnPolicyAlgorithm]:
     return chosen.load_class()
 
 
-def _environments(file: Path, folders: list[Path], env_id: str, n_envs: int) -> tuple[VecEnv, int]:
-    """The environments, as RL Zoo has built them if it has, and how many frames are to be stacked around them."""
+def _environments(
+    file: Path, folders: list[Path], env_id: str, n_envs: int, packages: Sequence[str]
+) -> tuple[VecEnv, int]:
+    """The environments, as the RL Zoo's records say, if any, and how many frames are to be stacked around them."""
     files = zoo_envs.records(folders)
-    if files:
-        zoo_envs.register(env_id)
-    if not (changes := zoo_envs.changes(files)):
-        return make_vec_env(env_id, n_envs), 0
+    changes = zoo_envs.changes(files)
+    if not changes:
+        return build(env_id, n_envs, packages=packages), 0
     try:
-        return zoo_envs.rebuild(files, env_id, n_envs)
+        settings = zoo_envs.read(files)
+        packages = [*packages, *settings.get("gym_packages", [])]
+        return build(env_id, n_envs, settings, packages=packages), settings.get("frame_stack", 0)
     except Exception as error:  # wrappers run their own code
         raise ValueError(
             f"{str(file)!r} was trained with {', '.join(changes)}, says {str(files[0])!r}, and such an environment "

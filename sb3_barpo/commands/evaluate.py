@@ -39,6 +39,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "--vec-normalize",
         help="file with the statistics of VecNormalize, or 'none' (default: found beside the agent)",
     )
+    what.add_argument("--gym-packages", nargs="+", default=[], help="modules to import, which register environments")
     how = sub.add_argument_group("attacks")
     how.add_argument(
         "--attacks", nargs="+", default=["all"], help=f"all, or some of {', '.join(ATTACKS)} (default: all)"
@@ -77,6 +78,7 @@ def _evaluate(
     names: list[str] | None,
     algo: str | None,
     vec_normalize: str | None,
+    gym_packages: list[str],
     attacks: list[str],
     epsilon: list[float] | None,
     ball: str | None,
@@ -93,7 +95,7 @@ def _evaluate(
 ) -> None:
     if names is not None and len(names) != len(agents):
         raise ValueError(f"--names needs one name for each of the {len(agents)} agents, but there are {len(names)}.")
-    loaded = [load_agent(path, env, n_envs, algo, vec_normalize, which) for path in agents]
+    loaded = [load_agent(path, env, n_envs, algo, vec_normalize, which, gym_packages) for path in agents]
     loaded = [replace(one, name=name) for one, name in zip(loaded, names or distinct_names(loaded), strict=True)]
     output = default_output([agent.name for agent in loaded]) if output is None else output
     report = evaluate(

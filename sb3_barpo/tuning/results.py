@@ -12,11 +12,11 @@ import optuna
 import pandas as pd
 import yaml
 from optuna.trial import TrialState
-from stable_baselines3.common.env_util import make_vec_env
 
 from sb3_barpo.adversary import as_adversary
 from sb3_barpo.algorithms import algorithm, find
-from sb3_barpo.experiment import Agent
+from sb3_barpo.environments import INNER
+from sb3_barpo.experiment import ENVIRONMENT, Agent, make_env
 from sb3_barpo.expressions import write_kwargs
 from sb3_barpo.figures import COLOURS, canvas, number
 from sb3_barpo.schedules import as_schedule
@@ -60,11 +60,13 @@ def zoo_entry(agent: Agent, strength: dict[str, Any]) -> str:
     }
     if settings.get("policy_kwargs"):
         settings["policy_kwargs"] = write_kwargs(settings["policy_kwargs"])
-    return str(yaml.safe_dump({agent.env: settings}, sort_keys=False))
+    return str(yaml.safe_dump({agent.env.rpartition(":")[2]: settings}, sort_keys=False))
 
 
 def _policy(agent: Agent) -> str:
-    env = make_vec_env(agent.env)
+    if agent.kwargs.get("policy"):
+        return str(agent.kwargs["policy"])
+    env = make_env(agent, 1)
     env.close()
     return find(agent.algo).policy(env.observation_space)
 
@@ -75,23 +77,46 @@ def script(agent: Agent, strength: dict[str, Any]) -> str:
     :param strength: The adversary's strength, as :func:`plain` gives it.
     :return: A Python script that trains it.
     """
-    settings = {**agent.kwargs, **strength}
+    settings = {
+        key: value for key, value in {**agent.kwargs, **strength}.items() if key not in (*ENVIRONMENT, "policy")
+    }
     arguments = "".join(f"    {name}={_written(name, value)},\n" for name, value in settings.items())
     kind = find(agent.algo).class_name
-    env = f'make_vec_env("{agent.env}", n_envs={agent.n_envs})'
+    imports, env = _environments(agent)
     schedules = any(_is_linear(value) for value in settings.values())
+    callback = bool(agent.kwargs.get("callback"))
     return (
-        "from stable_baselines3.common.env_util import make_vec_env\n"
+        ("from rl_zoo3.utils import get_callback_list\n" if callback else "")
         + ("from stable_baselines3.common.utils import LinearSchedule\n" if schedules else "")
-        + ("from stable_baselines3.common.vec_env import VecNormalize\n" if agent.normalize else "")
         + ("import torch as th\n" if re.search(r"\bth\.", arguments) else "")
         + ("from torch import nn\n" if re.search(r"(?<!\.)\bnn\.", arguments) else "")
+        + imports
         + f"\nfrom sb3_barpo import {kind}\n\n"
-        + f"env = {f'VecNormalize({env})' if agent.normalize else env}\n"
+        + f"env = {env}\n"
         + f'model = {kind}(\n    "{_policy(agent)}",\n    env,\n{arguments})\n'
-        + f'model.learn({agent.steps})\nmodel.save("agent")\n'
-        + ('env.save("vecnormalize.pkl")\n' if agent.normalize else "")
+        + (f"callback = get_callback_list({ ({'callback': agent.kwargs.get('callback')})!r})\n" if callback else "")
+        + f'model.learn({agent.steps}{", callback=callback" if callback else ""})\nmodel.save("agent")\n'
+        + ('model.get_vec_normalize_env().save("vecnormalize.pkl")\n' if agent.normalize else "")
     )
+
+
+def _environments(agent: Agent) -> tuple[str, str]:
+    """:return: Imports, and the expression that makes the agent's environments."""
+    own = {key: agent.kwargs[key] for key in INNER if agent.kwargs.get(key)}
+    frame_stack = agent.kwargs.get("frame_stack")
+    gamma = f", gamma={agent.kwargs['gamma']!r}" if "gamma" in agent.kwargs else ""
+    vectors = _policy(agent) in ("MlpPolicy", "MlpLstmPolicy")
+    if vectors and not own and not frame_stack and not agent.gym_packages and isinstance(agent.normalize, bool):
+        imports = "from stable_baselines3.common.env_util import make_vec_env\n"
+        env = f'make_vec_env("{agent.env}", n_envs={agent.n_envs})'
+        if agent.normalize:
+            imports += "from stable_baselines3.common.vec_env import VecNormalize\n"
+            env = f"VecNormalize({env}{gamma})"
+        return imports, env
+    packages = f", packages={agent.gym_packages!r}" if agent.gym_packages else ""
+    inner = f'build("{agent.env}", {agent.n_envs}, {own!r}{packages})'
+    outer = f"around({inner}, {agent.normalize!r}, {frame_stack!r}{gamma if agent.normalize else ''})"
+    return "\nfrom sb3_barpo.environments import around, build\n", outer
 
 
 def _is_linear(value: Any) -> bool:

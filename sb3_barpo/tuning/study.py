@@ -10,12 +10,11 @@ import optuna
 from optuna.exceptions import DuplicatedStudyError
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
-from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.vec_env import VecEnv, VecNormalize
+from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_barpo.algorithms import OURS, algorithm
 from sb3_barpo.evaluation.robustness import learned_names
-from sb3_barpo.experiment import Agent, Evaluation, make_model
+from sb3_barpo.experiment import Agent, Evaluation, make_callbacks, make_env, make_model
 from sb3_barpo.schedules import Constant, Ramp
 from sb3_barpo.seeds import CALLBACKS
 from sb3_barpo.tuning.callbacks import RobustTrialCallback
@@ -134,7 +133,7 @@ class Tuning:
             seed=self.evaluation.seed,
         )
         try:
-            model.learn(agent.steps, callback=callback)
+            model.learn(agent.steps, callback=[callback, *make_callbacks(agent)])
             return callback.result()
         finally:
             callback.eval_env.close()
@@ -142,8 +141,8 @@ class Tuning:
             model.env.close()
 
     def _eval_env(self) -> VecEnv:
-        venv = make_vec_env(self.agent.env, min(self.evaluation.n_envs, self.evaluation.n_eval_episodes))
-        return VecNormalize(venv, training=False, norm_reward=False) if self.agent.normalize else venv
+        n_envs = min(self.evaluation.n_envs, self.evaluation.n_eval_episodes)
+        return make_env(self.agent, n_envs, training=False)
 
 
 def open_study(tuning: Tuning, storage: str | Path, name: str) -> optuna.Study:

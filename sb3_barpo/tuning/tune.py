@@ -4,12 +4,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import optuna
 import pandas as pd
 
+from sb3_barpo.algorithms import OURS
+from sb3_barpo.environments import find_env
 from sb3_barpo.experiment import Agent, make_model
 from sb3_barpo.figures import number
 from sb3_barpo.hyperparams import read
+from sb3_barpo.resume import check_writable
 from sb3_barpo.schedules import as_schedule
 from sb3_barpo.tuning.confirm import PAPER, Confirmation, by_candidate, candidate, confirm, ranked, strengths
 from sb3_barpo.tuning.results import confirmed_markdown, plain, script, write_study, zoo_entry
@@ -68,6 +72,7 @@ def tune_strength(
     :param progress_bar: Whether to show the progress.
     :return: What was found.
     :raises ValueError: for invalid settings, settings that differ from the study's, or a study that does not exist.
+    :raises OSError: if the output folder cannot be written.
     :raises ConnectionError: if the storage cannot be reached.
     :raises sb3_barpo.tuning.TuningError: if trials keep failing, or workers keep being killed.
     """
@@ -75,6 +80,7 @@ def tune_strength(
         raise ValueError(f"A study has at least 0 trials and 1 process, but n_trials is {n_trials}, n_jobs {n_jobs}.")
     confirmation = Confirmation() if confirmation is None else confirmation
     output = Path(output)
+    check_writable(output)
     storage = output / "study.log" if storage is None else storage
     if n_trials == 0:
         study = load_study(storage, study_name)
@@ -105,33 +111,40 @@ def task(algo: str, env: str, **changes: Any) -> tuple[Agent, float]:
     The settings of this package for a task.
 
     :param algo: ``"arpo"`` or ``"barpo"``, or their recurrent forms ``"arpo_lstm"``, ``"barpo_lstm"``.
-    :param env: Id of the environment; one without an entry takes the default one.
+    :param env: Id of the environment, ``My-v0`` or ``mymod:My-v0``; one without an entry takes the default one.
     :param changes: Arguments of :class:`sb3_barpo.experiment.Agent` that replace the entry's; ``kwargs`` are added to
-        the entry's.
+        the entry's, and take all keys that an entry of the RL Zoo has.
     :return: The agent without a strength, and the entry's strength at the end of training.
-    :raises ValueError: for an unknown algorithm.
+    :raises ValueError: for an unknown algorithm, environment or setting.
     """
     check_algorithm(algo)
-    own = dict(changes.get("kwargs") or {})
+    given = {key: value for key, value in changes.items() if value is not None}
+    own = dict(given.pop("kwargs", {}))
     if searched := [name for name in ("epsilon", "kappa", "adversary") if name in own]:
         raise ValueError(
             f"{', '.join(searched)} cannot be set in a study, which searches for the strength. Set the strength to be "
             "robust against, or the ranges of the search."
         )
     check_settings(algo, own)
-    entries = read(algo)
-    entry = dict(entries.get(env, entries["default"]))
+    entry = _entry(algo, find_env(env, given.get("gym_packages", ())))
     epsilon = as_schedule(entry.pop("epsilon"))(0.0)
-    entry.pop("kappa")
-    entry.pop("policy")
+    for name in ("policy", *OURS[algo].settings):
+        del entry[name]
+    kwargs = entry | own
     settings = {
-        "steps": int(entry.pop("n_timesteps")),
-        "n_envs": entry.pop("n_envs", 1),
-        "normalize": entry.pop("normalize"),
-        **{key: value for key, value in changes.items() if value is not None},
-        "kwargs": entry | (changes.get("kwargs") or {}),
+        "steps": int(kwargs.pop("n_timesteps")),
+        "n_envs": kwargs.pop("n_envs", 1),
+        "normalize": kwargs.pop("normalize"),
     }
-    return Agent(name=algo, algo=algo, env=env, **{"seed": 0, **settings}), epsilon
+    return Agent(algo, algo, env, **{"seed": 0, **settings, **given, "kwargs": kwargs}), epsilon
+
+
+def _entry(algo: str, env: str) -> dict[str, Any]:
+    """An environment's entry, chosen as the RL Zoo chooses it."""
+    entries = read(algo)
+    is_atari = env in gymnasium.registry and "AtariEnv" in str(gymnasium.spec(env).entry_point)
+    usual = "atari" if is_atari and "atari" in entries else "default"
+    return dict(entries.get(env, entries[usual]))
 
 
 def _check(tuning: Tuning) -> None:

@@ -7,14 +7,16 @@ import argparse
 import contextlib
 import importlib
 import io
+import os
 import runpy
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-import gymnasium
-
 from sb3_barpo.algorithms import OURS
+from sb3_barpo.environments import find_env
+from sb3_barpo.resume import check_writable
 from sb3_barpo.zoo.hub import upload
 from sb3_barpo.zoo.registration import register
 from sb3_barpo.zoo.settings import check_settings
@@ -28,6 +30,12 @@ COMMANDS = {
     "push_to_hub": "upload an agent to the Hugging Face Hub",
     "load_from_hub": "download an agent",
 }
+#: Those that make environments.
+_WITH_ENVIRONMENTS = {"train", "enjoy", "record_video", "record_training", "push_to_hub"}
+#: Those that take ``--gym-packages``.
+_WITH_PACKAGES = {"train", "enjoy"}
+#: Those that load an agent.
+_WITH_AGENTS = {"enjoy", "record_video", "push_to_hub"}
 #: The Zoo evaluates as often as this. A shorter run would end without a best model.
 _EVAL_FREQ = 25_000
 
@@ -41,7 +49,9 @@ def run(command: str, argv: Sequence[str]) -> None:
     :raises ValueError: for an unknown command, a missing package, or arguments or settings that :func:`prepare`
         refuses. Errors of the program itself are not caught.
     """
-    launch(command, prepare(command, argv))
+    argv = prepare(command, argv)
+    check_agent(command, argv)
+    launch(command, argv)
 
 
 def prepare(command: str, argv: Sequence[str]) -> list[str]:
@@ -59,7 +69,7 @@ def prepare(command: str, argv: Sequence[str]) -> list[str]:
     :raises ValueError: for an unknown command, a missing package, ``--trial-id 0``, which the Zoo ignores, values that
         are not valid Python, or settings that the algorithm does not have.
     :raises TypeError: for a strength that is neither a number nor a schedule.
-    :raises OSError: if there is no such file of settings.
+    :raises OSError: if there is no such file of settings, or the folder of agents cannot be written.
     """
     if command not in COMMANDS:
         raise ValueError(f"Unknown command {command!r}. The RL Zoo's are {', '.join(COMMANDS)}.")
@@ -69,13 +79,43 @@ def prepare(command: str, argv: Sequence[str]) -> list[str]:
     if given.algo is None:
         given.algo = "barpo"
         argv += ["--algo", given.algo]
-    if given.algo not in OURS or given.help:
+    if given.help:
+        return argv
+    if command in _WITH_ENVIRONMENTS:
+        argv += _prepare_environment(command, given)
+    if given.algo not in OURS:
         return argv
     if command == "train":
         return argv + _prepare_training(given)
     if given.folder is None and command != "load_from_hub":
         argv += ["--folder", "logs"]
     return argv
+
+
+def check_agent(command: str, argv: Sequence[str]) -> None:
+    """
+    Check that there is an agent for the programs that load one of ours. The Zoo alone would look for it on the Hub.
+
+    :param command: One of :data:`COMMANDS`.
+    :param argv: Its arguments, as :func:`prepare` returned them.
+    :raises ValueError: if there is none.
+    """
+    given = _given(argv)
+    if command not in _WITH_AGENTS or given.algo not in OURS or given.help:
+        return
+    from huggingface_sb3 import EnvironmentName  # type: ignore[import-untyped]
+    from rl_zoo3.utils import get_model_path
+
+    which = {"load_best": given.load_best, "load_checkpoint": given.load_checkpoint}
+    which["load_last_checkpoint"] = given.load_last_checkpoint
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            get_model_path(given.exp_id, given.folder, given.algo, EnvironmentName(given.env), **which)
+    except (ValueError, AssertionError) as error:
+        raise ValueError(
+            f"There is no such agent of {given.algo} on {given.env}: {error}. Train one with `sb3-barpo train --algo "
+            f"{given.algo} --env {given.env}`, or name its folder by --folder and --exp-id."
+        ) from error
 
 
 def launch(command: str, argv: Sequence[str]) -> None:
@@ -112,6 +152,10 @@ def _given(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--storage")
     parser.add_argument("--study-name")
     parser.add_argument("--trial-id", type=int)
+    parser.add_argument("--exp-id", type=int, default=0)
+    parser.add_argument("--load-best", action="store_true")
+    parser.add_argument("--load-checkpoint")
+    parser.add_argument("--load-last-checkpoint", action="store_true")
     try:
         return parser.parse_known_args(argv)[0]
     except (NameError, SyntaxError) as error:
@@ -119,6 +163,17 @@ def _given(argv: Sequence[str]) -> argparse.Namespace:
             "The RL Zoo reads the values of -params and --env-kwargs as Python, and in one of them there is an error: "
             f"{error}. A text needs quotes of its own: -params \"epsilon:'ramp_0.05'\"."
         ) from error
+
+
+def _prepare_environment(command: str, given: argparse.Namespace) -> list[str]:
+    """:return: The arguments to add, so that the Zoo finds an environment ``mymod:My-v0``."""
+    find_env(given.env, given.gym_packages)
+    module, _, name = given.env.rpartition(":")
+    if not module:
+        return []
+    given.env = name
+    # The program runs in this process, where the module is imported by now. The Zoo's record names it for later.
+    return ["--env", name, *(["--gym-packages", *given.gym_packages, module] if command in _WITH_PACKAGES else [])]
 
 
 def _prepare_training(given: argparse.Namespace) -> list[str]:
@@ -135,13 +190,16 @@ def _prepare_training(given: argparse.Namespace) -> list[str]:
         added += ["--conf-file", given.conf_file]
     if given.n_timesteps and 0 < given.n_timesteps < _EVAL_FREQ and given.eval_freq is None:
         added += ["--eval-freq", str(max(given.n_timesteps // 2, 1000))]
-    for package in ["rl_zoo3.import_envs", *given.gym_packages]:
-        importlib.import_module(package)
-    if given.env in gymnasium.registry:  # if not, the Zoo says so, and what may have been meant
-        settings = _read_settings(given)
-        check_settings(given.algo, settings)
-        if settings.get("env_kwargs") and not given.env_kwargs:
-            added += ["--env-kwargs", *(f"{key}:{value!r}" for key, value in settings["env_kwargs"].items())]
+    if given.storage and "://" not in given.storage and not os.path.isabs(given.storage):
+        # A relative journal's lock, left behind by a killed worker, would never be broken; see tuning.storage.
+        given.storage = os.path.abspath(given.storage)
+        added += ["--storage", given.storage]
+    check_writable(Path(given.folder or "logs"))
+    importlib.import_module("rl_zoo3.import_envs")
+    settings = _read_settings(given)
+    check_settings(given.algo, settings)
+    if settings.get("env_kwargs") and not given.env_kwargs:
+        added += ["--env-kwargs", *(f"{key}:{value!r}" for key, value in settings["env_kwargs"].items())]
     return added
 
 
