@@ -151,7 +151,7 @@ def test_places_refuse(sheet: Sensors, space: spaces.Space, error: type[Exceptio
 def test_only() -> None:
     sheet = Sensors({0: Sensor(noise=1), 1: Sensor(noise=2)})
     assert sheet.only(1) == Sensors({1: Sensor(noise=2)})
-    with pytest.raises(ValueError, match="no sensor 2. It has 0, 1"):
+    with pytest.raises(ValueError, match=r"no sensor 2\. It has 0, 1"):
         sheet.only(2)
 
 

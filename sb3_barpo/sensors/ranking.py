@@ -79,7 +79,7 @@ class SensorRanking:
         """
         listed = [*self.sensors, ALL]
         strengths = sorted(self.frame["strength"].unique())
-        figure, axes = canvas(8.0, 1.4 + 0.36 * len(listed), axis="x")
+        figure, axes = canvas(8.0, 1.4 + 0.36 * len(listed))
         axes.axvline(self.natural, color="0.35", ls="--", lw=1.2, zorder=1)
         for s, strength in enumerate(strengths):
             rows = self.frame[self.frame["strength"] == strength].set_index("sensor").loc[listed]
