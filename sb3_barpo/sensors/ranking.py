@@ -93,9 +93,9 @@ class SensorRanking:
                 alpha=shade,
                 ms=4 + 3 * (s + 1) / len(strengths),
                 elinewidth=1.2,
-                label=f"{strength:g} of the sheet",
+                label=f"sheet × {strength:g}",
             )
-        names = [f"{sensor}   {_with_unit(row)}" for sensor, row in rows.iterrows()]
+        names = [f"{sensor}   {_with_unit(row)}".rstrip() for sensor, row in rows.iterrows()]
         axes.set_yticks(np.arange(len(listed)), names)
         axes.invert_yaxis()
         axes.set_ylim(len(listed) - 0.4, -0.6)
@@ -103,7 +103,7 @@ class SensorRanking:
         axes.set_xlabel(f"mean return; dashed: {number(self.natural)} with perfect sensors")
         axes.set_title("Worst case of one sensor at a time", loc="left")
         if len(strengths) > 1:
-            axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1.08), ncols=len(strengths))
+            axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(-0.02, 1.05), ncols=len(strengths))
         return figure
 
 
