@@ -1,0 +1,93 @@
+"""Sensors in front of an agent: wrappers of raw observations, for training and for tests."""
+
+from pathlib import Path
+from typing import Any, SupportsFloat
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.utils import RecordConstructorArgs
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, unwrap_vec_normalize
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
+
+from sb3_barpo.policies.spaces import by_key
+from sb3_barpo.sensors.faults import Faults
+from sb3_barpo.sensors.sheet import Sensors
+
+
+def _sheet(sensors: Sensors | str | Path, strength: float) -> Sensors:
+    return (sensors if isinstance(sensors, Sensors) else Sensors.load(sensors)).at(strength)
+
+
+class SensorFaults(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
+    """
+    One Gymnasium environment whose observations are what its sensors report, the last one of an episode too. Goes
+    next to the environment, so inside ``VecNormalize``. ``reset(seed=...)`` seeds the faults too; the environment's own
+    generator is not touched. The reward is that of the true state.
+
+    :param env: The environment.
+    :param sensors: The spec sheet, or its YAML file.
+    :param strength: Share of the sheet: 1 is the sheet, 0 changes nothing.
+    :raises ValueError: if the sheet does not fit the environment's observations, or the strength is out of range.
+    :raises TypeError: if a sensor measures what is not a ``Box`` of floating-point numbers.
+    """
+
+    def __init__(self, env: gym.Env[Any, Any], sensors: Sensors | str | Path, strength: float = 1.0) -> None:
+        RecordConstructorArgs.__init__(self, sensors=sensors, strength=strength)
+        gym.Wrapper.__init__(self, env)
+        self._faults = Faults(_sheet(sensors, strength), env.observation_space)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        if seed is not None:
+            self._faults.seed(seed)
+        observation, info = self.env.reset(seed=seed, options=options)
+        return self._faults.read(observation, start=True), info
+
+    def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        return self._faults.read(observation, start=False), reward, terminated, truncated, info
+
+
+class VecSensorFaults(VecEnvWrapper):
+    """
+    The same for SB3's environments, with the same numbers: the sensors of environment ``i`` have its seed. Goes inside
+    ``VecNormalize``.
+
+    :param venv: The environments, not normalised.
+    :param sensors: The spec sheet, or its YAML file.
+    :param strength: Share of the sheet: 1 is the sheet, 0 changes nothing.
+    :raises ValueError: if the environments are normalised, the sheet does not fit their observations, or the strength
+        is out of range.
+    :raises TypeError: if a sensor measures what is not a ``Box`` of floating-point numbers.
+    """
+
+    def __init__(self, venv: VecEnv, sensors: Sensors | str | Path, strength: float = 1.0) -> None:
+        if unwrap_vec_normalize(venv) is not None:
+            raise ValueError(
+                "Sensors measure raw observations, but these environments are normalised already. Put the sensors "
+                "inside: VecNormalize(VecSensorFaults(venv, sensors))."
+            )
+        super().__init__(venv)
+        sheet = _sheet(sensors, strength)
+        self._faults = [Faults(sheet, venv.observation_space) for _ in range(venv.num_envs)]
+
+    def seed(self, seed: int | None = None) -> list[int | None]:
+        seeds = list(self.venv.seed(seed))
+        for faults, own in zip(self._faults, seeds, strict=True):
+            faults.seed(own)
+        return seeds
+
+    def reset(self) -> Any:
+        return self._read(self.venv.reset(), np.ones(self.num_envs, dtype=bool))
+
+    def step_wait(self) -> VecEnvStepReturn:
+        observations, rewards, dones, infos = self.venv.step_wait()
+        infos = list(infos)
+        for i in np.flatnonzero(dones).tolist():
+            last = self._faults[i].read(infos[i]["terminal_observation"], start=False)
+            infos[i] = {**infos[i], "terminal_observation": last}
+        return self._read(observations, dones), rewards, dones, infos
+
+    def _read(self, observations: Any, starts: np.ndarray) -> Any:
+        n_envs = range(self.num_envs)
+        rows = [self._faults[i].read(by_key(lambda part, i=i: part[i], observations), bool(starts[i])) for i in n_envs]
+        return by_key(lambda *parts: np.stack(parts), *rows)

@@ -1,0 +1,174 @@
+"""Spec sheets: what they say, how they are stored, and which are refused."""
+
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from sb3_barpo.sensors import FEATURES, Sensor, Sensors
+from sb3_barpo.sensors.places import places
+
+SPACE = spaces.Box(-np.inf, np.inf, (6,), np.float32)
+DICT = spaces.Dict({"imu": spaces.Box(-1, 1, (2, 3)), "goal": spaces.Box(-1, 1, (2,)), "mode": spaces.Discrete(3)})
+
+
+def lie(sheet: Sensors, space: spaces.Space) -> list[tuple[str, list[int]]]:
+    return [(place.key, place.indices.tolist()) for place in places(sheet, space)]
+
+
+def test_names_indices_and_slices() -> None:
+    sheet = Sensors({"c": Sensor(), 0: Sensor(), -1: Sensor(), "3:5": Sensor()}, tuple("abcdef"))
+    assert lie(sheet, SPACE) == [("", [2]), ("", [0]), ("", [5]), ("", [3, 4])]
+
+
+def test_keys() -> None:
+    sheet = Sensors({"goal": Sensor(), "imu[0]": Sensor(), "imu[2:6:2]": Sensor()})
+    assert lie(sheet, DICT) == [("goal", [0, 1]), ("imu", [0]), ("imu", [2, 4])]
+
+
+@pytest.mark.parametrize("env_id", FEATURES)
+def test_names_fit_the_tasks_of_mujoco(env_id: str) -> None:
+    pytest.importorskip("mujoco")
+    env = gym.make(env_id)
+    assert env.observation_space.shape == (len(FEATURES[env_id]),)
+    assert len(set(FEATURES[env_id])) == len(FEATURES[env_id])
+    env.close()
+
+
+def test_names_are_where_mujoco_has_them() -> None:
+    """Positions, then velocities, of the same joints in the same order; the first positions are left out."""
+    pytest.importorskip("mujoco")
+    joints = {
+        "Hopper-v5": {"thigh_joint": "thigh_angle", "foot_joint": "foot_angle", "rooty": "torso_angle"},
+        "Walker2d-v5": {"leg_left_joint": "left_leg_angle", "foot_joint": "foot_angle"},
+        "HalfCheetah-v5": {"bshin": "back_shin_angle", "ffoot": "front_foot_angle"},
+        "Ant-v5": {"hip_4": "back_right_hip_angle", "ankle_1": "front_left_ankle_angle"},
+        "InvertedPendulum-v5": {"hinge": "pole_angle"},
+        "Swimmer-v5": {"motor2_rot": "second_rotor_angle"},
+    }
+    for env_id, named in joints.items():
+        env = gym.make(env_id)
+        model, skipped = env.unwrapped.model, env.unwrapped.observation_structure.get("skipped_qpos", 0)
+        for joint, feature in named.items():
+            name = FEATURES[env_id]
+            assert name.index(feature) == model.joint(joint).qposadr[0] - skipped
+            velocity = name.index(f"{feature}_velocity")
+            assert velocity == model.nq - skipped + model.joint(joint).dofadr[0]
+        env.close()
+
+
+def test_file_round_trip(tmp_path: Path) -> None:
+    pytest.importorskip("yaml")
+    sheet = Sensors(
+        {
+            "torso_angle": Sensor(bound=0.0035, delay=2, unit="rad"),
+            7: Sensor(low=-8, high=8),
+            "8:11": Sensor(hold=0.001),
+        },
+        "Hopper-v5",
+    )
+    sheet.save(tmp_path / "sheet.yml")
+    assert Sensors.load(tmp_path / "sheet.yml") == sheet
+    named = Sensors({"a": Sensor(noise=1)}, ("a", "b"))
+    named.save(tmp_path / "sheet.yml")
+    assert Sensors.load(tmp_path / "sheet.yml") == named
+
+
+def test_share_of_the_sheet() -> None:
+    sensor = Sensor(
+        bound=2, proportional=0.1, noise=4, bias=1, drift=6, delay=4, hold=0.2, dropout=0.6, quantum=0.5, low=-9
+    )
+    half = Sensor(1, 0.05, 2, 0.5, 3, delay=2, hold=0.1, dropout=0.3, quantum=0.25, low=-9)
+    assert sensor.at(0.5) == half
+    assert sensor.at(1) == sensor
+    assert sensor.at(2).dropout == 1
+    assert Sensors({0: sensor}).at(0).sensors[0] == Sensor()
+    with pytest.raises(ValueError, match=r"strength must be finite and at least 0, but it is -1"):
+        sensor.at(-1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"bound": -1}, ValueError, r"bound must be finite and at least 0, but it is -1"),
+        ({"noise": np.nan}, ValueError, r"noise must be finite"),
+        ({"noise": "0.2 deg"}, TypeError, r"noise must be a number, but it is '0.2 deg'"),
+        ({"bias": True}, TypeError, r"bias must be a number, but it is True"),
+        ({"delay": 1.5}, TypeError, r"delay must be a whole number of steps, but it is 1.5"),
+        ({"delay": -1}, ValueError, r"delay must be finite and at least 0"),
+        ({"unit": 3}, TypeError, r"unit must be a string"),
+        ({"dropout": 1.5}, ValueError, r"dropout is a probability, from 0 to 1, but it is 1.5"),
+        ({"drift_time": 0}, ValueError, r"drift_time must be above 0"),
+        ({"lost": np.inf}, ValueError, r"lost must be finite"),
+        ({"low": 1, "high": 1}, ValueError, r"low must be below its high, but they are 1 and 1"),
+    ],
+)
+def test_sensor_refuses(settings: dict, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        Sensor(**settings)
+
+
+@pytest.mark.parametrize(
+    ("sensors", "features", "error", "message"),
+    [
+        ({}, (), ValueError, r"names at least one sensor"),
+        ({1.5: Sensor()}, (), TypeError, r"a name, an index or a slice such as '2:5', but this one is 1.5"),
+        ({0: {"bound": 1}}, (), TypeError, r"under 0 must be a Sensor"),
+        ({0: Sensor()}, "Hopper-v2", ValueError, r"no names of features for 'Hopper-v2'. Known are Hopper-v5"),
+        ({0: Sensor()}, ("a", "a"), ValueError, r"must be different strings"),
+    ],
+)
+def test_sheet_refuses(sensors: dict, features: object, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        Sensors(sensors, features)
+
+
+@pytest.mark.parametrize(
+    ("sheet", "space", "error", "message"),
+    [
+        (Sensors({"z": Sensor()}, tuple("abcdef")), SPACE, ValueError, r"Unknown feature 'z'. They are a, b"),
+        (Sensors({"z": Sensor()}), SPACE, ValueError, r"Unknown feature 'z'. The sheet names none"),
+        (Sensors({"z": Sensor()}), DICT, ValueError, r"Unknown feature 'z'. The keys are"),
+        (Sensors({0: Sensor()}), DICT, ValueError, r"Unknown feature 0. The keys are"),
+        (Sensors({"imu[x]": Sensor()}), DICT, ValueError, r"neither an index nor a slice"),
+        (Sensors({6: Sensor()}), SPACE, ValueError, r"6 is out of range: there are 6 values"),
+        (Sensors({"4:7": Sensor()}), SPACE, ValueError, r"must select some of the 6 values and none beyond"),
+        (Sensors({"3:3": Sensor()}), SPACE, ValueError, r"must select some of the 6 values"),
+        (Sensors({"1:3": Sensor(), 2: Sensor()}), SPACE, ValueError, r"'1:3' and 2 both measure value 2\. "),
+        (Sensors({"imu": Sensor(), "imu[1]": Sensor()}), DICT, ValueError, r"both measure value 1 of 'imu'"),
+        (Sensors({0: Sensor()}, ("a", "b")), SPACE, ValueError, r"names 2 features, but the observations are"),
+        (Sensors({"mode": Sensor()}), DICT, TypeError, r"floating-point numbers, but what 'mode' measures"),
+        (Sensors({0: Sensor()}), spaces.Box(0, 255, (4,), np.uint8), TypeError, r"floating-point numbers"),
+    ],
+)
+def test_places_refuse(sheet: Sensors, space: spaces.Space, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        places(sheet, space)
+
+
+def test_only() -> None:
+    sheet = Sensors({0: Sensor(noise=1), 1: Sensor(noise=2)})
+    assert sheet.only(1) == Sensors({1: Sensor(noise=2)})
+    with pytest.raises(ValueError, match=r"no sensor 2\. It has 0, 1"):
+        sheet.only(2)
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "message"),
+    [
+        ("a: [", ValueError, "is no YAML"),
+        ("- 1", ValueError, "needs the entry `sensors`"),
+        ("sensors: {0: {noise: 1}}\nsensor: 1", ValueError, "'sensor'"),
+        ("sensors: {0: 5}", ValueError, "sensor 0 has 5 for settings"),
+        ("sensors: {0: {nose: 1}}", ValueError, "sensor 0 has the setting 'nose'. A sensor's settings are bound,"),
+        ("sensors: {tip: {noise: 1 rad}}", TypeError, "The sensor 'tip': A sensor's noise must be a number"),
+        ("features: 5\nsensors: {0: {noise: 1}}", TypeError, "`features` must be"),
+    ],
+)
+def test_file_refuses(tmp_path: Path, text: str, error: type[Exception], message: str) -> None:
+    pytest.importorskip("yaml")
+    (tmp_path / "bad.yml").write_text(text)
+    with pytest.raises(error, match=message):
+        Sensors.load(tmp_path / "bad.yml")
