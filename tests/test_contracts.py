@@ -32,9 +32,17 @@ from sb3_barpo.adversary import (
     Weighted,
 )
 from sb3_barpo.attacks import MAD, Attack, Critic, Random
-from sb3_barpo.losses import OuterLoss, WorstCase
+from sb3_barpo.losses import Bounded, OuterLoss, Regularised, RegularisedByBounds, SoftWorst, WorstCase, WorstValue
 from sb3_barpo.schedules import Ramp
-from sb3_barpo.testing import check_attack, check_ball, check_loss, check_objective, check_solver, example_policy
+from sb3_barpo.testing import (
+    ContractError,
+    check_attack,
+    check_ball,
+    check_loss,
+    check_objective,
+    check_solver,
+    example_policy,
+)
 
 POLICIES: dict[str, tuple[spaces.Space[Any], dict[str, Any]]] = {
     "box": (ACTION_SPACES["box"], {}),
@@ -98,6 +106,23 @@ def test_solvers(solver: Solver, ball: Ball) -> None:
 @pytest.mark.parametrize("loss", [WorstCase(), WorstCase(0.0), WorstCase("ramp_2"), WorstCase(Ramp(3.0))])
 def test_losses(loss: OuterLoss) -> None:
     check_loss(loss)
+
+
+@pytest.mark.parametrize(
+    "loss", [Regularised(0.7), Bounded(0.3), RegularisedByBounds(0.3), WorstValue(0.6, 0.4), WorstValue()], ids=repr
+)
+def test_losses_of_other_defences(loss: OuterLoss) -> None:
+    check_loss(loss)
+
+
+@pytest.mark.parametrize("loss", [SoftWorst(), SoftWorst(0.5, 0.1), SoftWorst(2.0, float("inf"))], ids=repr)
+def test_a_loss_whose_rows_share_weights(loss: OuterLoss) -> None:
+    check_loss(loss, rows_independent=False)
+
+
+def test_the_sharing_of_weights_is_found_out() -> None:
+    with pytest.raises(ContractError, match="a row's share must depend on that row alone"):
+        check_loss(SoftWorst(0.5, 0.1))
 
 
 @pytest.mark.parametrize("sight", SIGHTS)

@@ -5,10 +5,10 @@ from functools import partial
 
 import torch as th
 
-from sb3_barpo.adversary import LinfBall, Samples
+from sb3_barpo.adversary import Samples
 from sb3_barpo.certify import box_around
-from sb3_barpo.losses import OuterLoss, Rows
-from sb3_barpo.losses.base import Rollout, named
+from sb3_barpo.losses import OuterLoss, Rollout, Rows
+from sb3_barpo.losses.base import named
 from sb3_barpo.testing.contract import ContractError, alike, demand, pickled, untouched
 from sb3_barpo.testing.scene import example_observations, example_policy, example_rollout, example_samples
 
@@ -32,22 +32,25 @@ def check_loss(loss: OuterLoss, rows_independent: bool = True) -> None:
     policy = example_policy()
     samples = example_samples(policy, example_observations())
     log_prob = th.stack([samples.old_log_prob + 0.05, samples.old_log_prob - 0.03 * th.arange(1.0, 9.0)])
+    if loss.needs == "bounds":  # an upper bound too
+        log_prob = th.cat([log_prob, log_prob[:1] + 0.02])
     now = loss.at(0.5)
 
+    buffer, box = example_rollout(policy), partial(box_around, epsilon=0.1)
     with untouched(loss, policy):
-        box = partial(box_around, epsilon=0.1, ball=LinfBall(), limits=None)
-        now.begin(Rollout(example_rollout(policy), policy, box, th.Generator().manual_seed(0), {}))
+        notes = now.begin(Rollout(buffer, policy, box, th.Generator().manual_seed(0), {}))
+    evaluated = partial(_evaluated, notes=notes)
     with untouched(loss, policy, log_prob=log_prob, advantages=samples.advantages, actions=samples.actions):
-        value, slope = _evaluated(now, log_prob, samples)
-    demand(alike(_evaluated(now, log_prob, samples)[0], value), loss, "it must return the same value each time.")
+        value, slope = evaluated(now, log_prob, samples)
+    demand(alike(evaluated(now, log_prob, samples)[0], value), loss, "it must return the same value each time.")
 
-    _check_slopes(now, log_prob, samples)
+    _check_slopes(now, log_prob, samples, notes)
     masked = samples._replace(mask=th.arange(len(samples.actions)) < 6)
     filled = log_prob.clone()
     filled[:, 6:] += 0.3
-    value, slope = _evaluated(now, log_prob, masked)
+    value, slope = evaluated(now, log_prob, masked)
     demand(
-        alike(_evaluated(now, filled, masked)[0], value) and not slope[:, 6:].any(),
+        alike(evaluated(now, filled, masked)[0], value) and not slope[:, 6:].any(),
         loss,
         "rows that do not count (samples.mask is False there) must not change it. Take means by samples.mean.",
     )
@@ -55,13 +58,13 @@ def check_loss(loss: OuterLoss, rows_independent: bool = True) -> None:
         others = log_prob + 0.04
         others[:, 3] = log_prob[:, 3]
         demand(
-            alike(_evaluated(now, others, samples)[1][:, 3], _evaluated(now, log_prob, samples)[1][:, 3]),
+            alike(evaluated(now, others, samples)[1][:, 3], evaluated(now, log_prob, samples)[1][:, 3]),
             loss,
             "a row's share must depend on that row alone, but its gradient changes with the other rows. If that is "
             "meant, say so in its docstring and check it by rows_independent=False.",
         )
     demand(
-        alike(_evaluated(pickled(loss).at(0.5), log_prob, samples)[0], _evaluated(now, log_prob, samples)[0]),
+        alike(evaluated(pickled(loss).at(0.5), log_prob, samples)[0], evaluated(now, log_prob, samples)[0]),
         loss,
         "after pickling, it must return the same value.",
     )
@@ -93,12 +96,12 @@ def _check_settings(loss: OuterLoss) -> None:
     )
 
 
-def _check_slopes(loss: OuterLoss, log_prob: th.Tensor, samples: Samples) -> None:
+def _check_slopes(loss: OuterLoss, log_prob: th.Tensor, samples: Samples, notes: th.Tensor | None) -> None:
     """The gradient that a loss writes out, against automatic differentiation."""
     apart = (log_prob[0] - log_prob[1]).square() / 2
-    stated = loss.slopes(Rows(log_prob, apart.clone), samples)
+    stated = loss.slopes(Rows(log_prob, apart.clone, notes), samples)
     leaves = [log_prob.clone().requires_grad_(), apart.clone().requires_grad_()]
-    terms = loss(Rows(leaves[0], lambda: leaves[1]), samples)
+    terms = loss(Rows(leaves[0], lambda: leaves[1], notes), samples)
     found = th.autograd.grad(terms.loss, leaves, allow_unused=True, materialize_grads=True)
     demand(
         alike(stated.loss, terms.loss.detach()) and alike(stated.logs, named(terms.logs)),
@@ -113,10 +116,12 @@ def _check_slopes(loss: OuterLoss, log_prob: th.Tensor, samples: Samples) -> Non
     )
 
 
-def _evaluated(loss: OuterLoss, log_prob: th.Tensor, samples: Samples) -> tuple[th.Tensor, th.Tensor]:
+def _evaluated(
+    loss: OuterLoss, log_prob: th.Tensor, samples: Samples, notes: th.Tensor | None
+) -> tuple[th.Tensor, th.Tensor]:
     """The loss, and its gradient with respect to the log-probabilities."""
     leaf = log_prob.clone().requires_grad_()
-    terms = loss(Rows(leaf, lambda: (leaf[0] - leaf[1]).square() / 2), samples)
+    terms = loss(Rows(leaf, lambda: (leaf[0] - leaf[1]).square() / 2, notes), samples)
     value = terms.loss
     scalar = isinstance(value, th.Tensor) and value.shape == () and bool(value.isfinite())
     demand(scalar, loss, f"it must return a finite scalar tensor, Terms(loss, logs), but the loss is {value!r}.")
