@@ -10,6 +10,7 @@ import torch as th
 from gymnasium import spaces
 from helpers import TINY, assert_same_training, learn, make_envs, same, weights
 from stable_baselines3 import PPO
+from stable_baselines3.common.buffers import RolloutBuffer
 from test_defences import by_hand
 from test_loss import SPACES, distance, log_prob_and_entropy, one_step
 from torch import nn
@@ -17,6 +18,7 @@ from torch import nn
 from sb3_barpo import WocaRPPO
 from sb3_barpo.certify import OutputBounds, actor_bounds, box_around
 from sb3_barpo.losses.worst_critic import Transitions, WorstCritic, by_time, extreme, transitions
+from sb3_barpo.training import inner
 
 #: Three states, two actions: where each leads and what it brings. Action 1 of state 2 ends the episode.
 NEXT = np.array([[0, 1], [2, 0], [1, 2]])
@@ -130,8 +132,9 @@ def wocar_by_hand(notes: th.Tensor) -> Any:
 
 
 @SPACES
-def test_loss_and_gradient(env_id: str) -> None:
+def test_loss_and_gradient(env_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The notes belong to their rows: they are recomputed here from the minibatch's own observations and actions."""
+    monkeypatch.setattr(inner, "knows_rows", lambda buffer: True)  # it is SB3's, with an ear at it
     step = one_step(WocaRPPO, env_id, epsilon=0.1, weight=0.6, penalty=0.4, vf_coef=1e-3)
     critic, (call,) = step.model._memory_of_loss["critic"], step.calls
     step.model.policy.load_state_dict(step.before)
@@ -201,3 +204,13 @@ def test_a_model_s_life(env_id: str, tmp_path: Path) -> None:
 def test_policies_without_bounds_are_refused(others: dict[str, Any]) -> None:
     with pytest.raises(TypeError, match="Bounds are computed for SB3's MLP policies"):
         WocaRPPO("MlpPolicy", make_envs(), **others)
+
+
+class OwnBuffer(RolloutBuffer):
+    """Somebody's, whose order of rows is not known."""
+
+
+def test_buffers_of_one_s_own_are_refused() -> None:
+    model = WocaRPPO("MlpPolicy", make_envs(), epsilon=0.1, rollout_buffer_class=OwnBuffer, **TINY)
+    with pytest.raises(TypeError, match="rollout buffers of SB3 and sb3-contrib only, not in OwnBuffer"):
+        model.learn(32)

@@ -161,7 +161,7 @@ class OuterLoss(ABC):
                 return asked[0]
 
             plain = samples._replace(old_log_prob=samples.old_log_prob.clone(), advantages=samples.advantages.clone())
-            terms = self(Rows(log_prob, kl), plain)
+            terms = self(rows._replace(log_prob=log_prob, kl=kl), plain)
             to_log_prob, *to_kl = th.autograd.grad(
                 terms.loss, [log_prob, *asked], allow_unused=True, materialize_grads=True
             )

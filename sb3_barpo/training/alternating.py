@@ -22,6 +22,8 @@ from sb3_barpo.attacks.wrappers import bounds_behind
 from sb3_barpo.losses import Defence, Regularised
 from sb3_barpo.losses.base import strength_at
 from sb3_barpo.training.presets import RobustPPO
+from sb3_barpo.training.robust import RobustUpdate
+from sb3_barpo.training.signature import signature_of
 
 #: The learned attacks that may be an agent's opponent.
 ATTACKERS: dict[str, type[PolicyAttack]] = {kind.name: kind for kind in (SARL, PAAD)}
@@ -284,3 +286,6 @@ class ATLA(RobustPPO):
                 adversary.env, self._attackers_callback, adversary.rollout_buffer, adversary.n_steps
             )
             adversary.train()
+
+
+ATLA.__signature__ = signature_of(ATLA, RobustUpdate)  # type: ignore[attr-defined]

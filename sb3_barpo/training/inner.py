@@ -69,6 +69,8 @@ class Inner:
         :param bounds: Limits of the observations.
         :return: The inner problem of this update.
         :raises ValueError: if an observation of the rollout is NaN or infinite.
+        :raises TypeError: if the loss notes numbers of each sample, and the buffer is of a kind that does not tell
+            which samples a minibatch holds.
         """
         buffer = model.rollout_buffer
         if not is_finite(buffer.observations):
@@ -79,8 +81,14 @@ class Inner:
         box = partial(box_around, epsilon=epsilon, ball=adversary.ball, limits=bounds)
         generator = adversary.generator(model.device)
         notes = loss.begin(Rollout(buffer, model.policy, box, generator, model._memory_of_loss))
-        again = model.n_epochs > 1 and adversary.solver.warm and knows_rows(buffer)
-        visits = LastVisits(buffer) if again or notes is not None else None
+        known = knows_rows(buffer)
+        if notes is not None and not known:
+            raise TypeError(
+                f"{type(loss).__name__} notes numbers of each sample, which it finds again in the rollout buffers of "
+                f"SB3 and sb3-contrib only, not in {type(buffer).__name__}. Leave rollout_buffer_class out."
+            )
+        again = model.n_epochs > 1 and adversary.solver.warm
+        visits = LastVisits(buffer) if known and (again or notes is not None) else None
         return cls(adversary, loss, epsilon, bounds, buffer, visits, notes)
 
     def get(self, batch_size: int) -> Iterator[Any]:
