@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 import pytest
 from brief import BRIEF
 from gymnasium import spaces
+from gymnasium.envs.classic_control import PendulumEnv
 from helpers import TINY, Still, make_envs
 from stable_baselines3 import PPO
 from stable_baselines3.common.env_util import make_vec_env
@@ -212,3 +214,19 @@ def test_an_image_is_not_attacked_by_less_than_a_pixel_s_step_without_a_word() -
     model = PPO("CnnPolicy", venv, n_steps=8, batch_size=8, device="cpu")
     with pytest.warns(UserWarning, match="an attack of ε = 0.075 changes nothing. Choose ε in units of a pixel"):
         evaluate_robustness(model, venv, "random", n_eval_episodes=1)
+
+
+def test_a_video_of_the_natural_and_the_attacked_episode(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("moviepy")
+    agent, output = stored(tmp_path / "agent"), tmp_path / "out"
+    monkeypatch.setattr(PendulumEnv, "render", lambda env: np.full((16, 16, 3), 9, np.uint8))
+    evaluated(agent, "--epsilon", 0.1, "--names", "a b", "--output", output, "--video", "--html")
+    assert (output / "episode-a b.mp4").read_bytes()[4:8] == b"ftyp"
+    assert "- [a b, natural and attacked](episode-a%20b.mp4)" in (output / "report.md").read_text()
+    assert '<a href="episode-a%20b.mp4">a b, natural and attacked</a>' in (output / "report.html").read_text()
+    monkeypatch.setattr(PendulumEnv, "render", lambda env: None)
+    said = refusal(capsys, agent, "--epsilon", 0.1, "--output", tmp_path / "other", "--video")
+    assert "The environment cannot be rendered" in said
+    assert not (tmp_path / "other").exists()

@@ -111,7 +111,7 @@ def test_processes_and_repetition_change_nothing(tmp_path: Path, capsys: pytest.
     one, two = records(tmp_path / "one"), records(tmp_path / "two")
     assert one.keys() == two.keys()
     assert [one[key]["returns"] for key in one] == [two[key]["returns"] for key in one]
-    assert "attackers: 100%" in capsys.readouterr().err
+    assert "attackers 2/2: sarl on two, 32 steps" in capsys.readouterr().err
 
 
 # --- what is found again

@@ -66,6 +66,12 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     written.add_argument("--output", type=Path, help="folder to write to (default: evaluation-<agent>-<date>)")
     written.add_argument("--html", action="store_true", help="write report.html too, one page with all pictures")
     written.add_argument(
+        "--video",
+        action="store_true",
+        help="write a video of each agent's natural and most damaging attacked episode, side by side; MuJoCo without a "
+        "display needs MUJOCO_GL=egl or MUJOCO_GL=osmesa",
+    )
+    written.add_argument(
         "--mixed-units", action="store_true", help="draw agents with and without VecNormalize on one axis of ε"
     )
     sub.set_defaults(command=_evaluate, line="")
@@ -90,6 +96,7 @@ def _evaluate(
     jobs: int,
     output: Path | None,
     html: bool,
+    video: bool,
     mixed_units: bool,
     line: str,
 ) -> None:
@@ -111,6 +118,7 @@ def _evaluate(
         ball=ball,
         mixed_units=mixed_units,
         html=html,
+        video=video,
         command=line,
     )
     judged = "\n".join(lines(report.judged))

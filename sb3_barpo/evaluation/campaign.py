@@ -22,6 +22,7 @@ from sb3_barpo.evaluation.robustness import check_settings, learned_names, origi
 from sb3_barpo.evaluation.rows import COLUMNS, NATURAL, Origin
 from sb3_barpo.evaluation.search import Victim, find_attacks, members_tried
 from sb3_barpo.evaluation.settings import EvalConfig
+from sb3_barpo.evaluation.video import check_video
 from sb3_barpo.resume import read_record, write_record
 from sb3_barpo.seeds import REPORT
 
@@ -43,6 +44,7 @@ def evaluate(
     ball: str | None = None,
     mixed_units: bool = False,
     html: bool = False,
+    video: bool = False,
     command: str = "",
 ) -> RobustnessReport:
     """
@@ -64,11 +66,12 @@ def evaluate(
     :param ball: ``"linf"`` or ``"l2"``, by default the ball that the agents were trained with.
     :param mixed_units: Whether to draw agents whose ε are in different units on one axis.
     :param html: Whether to write ``report.html`` too, one page with all pictures in it.
+    :param video: Whether to write ``episode-<agent>.mp4`` too: the natural and the most damaging attacked episode.
     :param command: The command line, to be written down.
     :return: The report on all agents.
     :raises ValueError: for a setting out of range, an unknown attack or budget, two agents of one name, agents whose
-        training says nothing or different things of ε or the ball where that is not given, or a folder that holds
-        another evaluation.
+        training says nothing or different things of ε or the ball where that is not given, a folder that holds
+        another evaluation, or environments that cannot be rendered for a video.
     :raises OSError: if the folder cannot be written.
     """
     if not agents:
@@ -81,6 +84,8 @@ def evaluate(
     check_settings(attacks, strengths, budget)
     config = EvalConfig(n_eval_episodes, seed, deterministic)
     listed = [str(name) for name in dict.fromkeys(attack_names(attacks))]
+    for agent in agents if video else []:
+        check_video(agent.venv)
     output = default_output(names) if output is None else Path(output)
     judged = {
         "agents": {agent.name: _described(agent, within, strengths[-1]) for agent in agents},
@@ -127,7 +132,7 @@ def evaluate(
         tried = {agent.name: members_tried(folder) for agent, folder in zip(agents, folders, strict=True)}
         pd.concat(tried, names=["agent", None]).reset_index("agent").to_csv(output / "attackers.csv", index=False)
     worst = [_worst(report, agent, found, within) for agent, found in zip(agents, learned, strict=True)]
-    write_pages(report, agents, learned, worst, output, config, mixed_units, html)
+    write_pages(report, agents, learned, worst, output, config, mixed_units, html, video)
     return report
 
 

@@ -15,8 +15,10 @@ from sb3_barpo.evaluation import tables
 from sb3_barpo.evaluation.judged import lines
 from sb3_barpo.evaluation.plots import plot_trace
 from sb3_barpo.evaluation.report import RobustnessReport
+from sb3_barpo.evaluation.rows import NATURAL
 from sb3_barpo.evaluation.settings import EvalConfig
 from sb3_barpo.evaluation.trace import trace_episode
+from sb3_barpo.evaluation.video import frames_between, write_video
 from sb3_barpo.figures import display
 
 
@@ -34,6 +36,7 @@ def write_pages(
     config: EvalConfig,
     mixed_units: bool = False,
     html: bool = False,
+    video: bool = False,
 ) -> None:
     """
     Write all files of a report, but for the attackers.
@@ -46,10 +49,12 @@ def write_pages(
     :param config: Which episodes were run.
     :param mixed_units: Whether to draw agents whose ε are in different units on one axis.
     :param html: Whether to write ``report.html`` too.
+    :param video: Whether to write ``episode-<agent>.mp4`` for each agent: the natural and the attacked episode.
     :raises OSError: if a file cannot be written.
     """
     report.to_csv(output / "report.csv")
     report.to_json(output / "report.json")
+    videos: list[str] = []
     pictures = {"returns.png": "Returns by attack"}
     report.plot(output / "returns.png")
     if len(report.epsilons) > 1 and (mixed_units or len(report.units) == 1):
@@ -57,15 +62,20 @@ def write_pages(
         pictures["epsilon.png"] = "Return against ε"
     for agent, attack in zip(agents, worst, strict=True):
         seed = _near_the_mean(report, agent.name, attack.name)
+        every = frames_between(_longest(report, agent.name, attack.name)) if video else 0
         natural, attacked = (
-            trace_episode(agent.model, agent.venv, one, seed, config.deterministic) for one in (None, attack)
+            trace_episode(agent.model, agent.venv, one, seed, config.deterministic, every) for one in (None, attack)
         )
         where = f" on {report.env}" if report.env else ""
         title = f"{agent.name}{where} under {display(attack.name)} at ε = {report.epsilons[-1]:g}, seed {seed}"
         name = f"episode-{file_name(agent.name)}.png"
         plot_trace(natural, attacked, title).savefig(output / name)
         pictures[name] = f"An episode of {agent.name}"
-    blocks = _blocks(report, pictures, agents, learned, mixed_units)
+        if video:
+            fps = agent.venv.get_attr("metadata")[0].get("render_fps", 30) / every
+            write_video(natural, attacked, (output / name).with_suffix(".mp4"), fps)
+            videos.append(f"[{agent.name}, natural and attacked]({quote(name.removesuffix('.png'))}.mp4)")
+    blocks = _blocks(report, pictures, videos, agents, learned, mixed_units)
     (output / "report.md").write_text(_markdown(blocks), encoding="utf-8")
     if html:
         (output / "report.html").write_text(_page(blocks, output), encoding="utf-8")
@@ -82,6 +92,7 @@ class _Block(NamedTuple):
 def _blocks(
     report: RobustnessReport,
     pictures: Mapping[str, str],
+    videos: Sequence[str],
     agents: Sequence[LoadedAgent],
     learned: Sequence[Mapping[str, LearnedAttack]],
     mixed_units: bool,
@@ -91,6 +102,8 @@ def _blocks(
         blocks += [_Block("table", partial(tables.by_algorithm, report))]
         blocks += [_Block("text", tables.by_algorithm_legend(report))]
     blocks += [_Block("picture", title, name) for name, title in pictures.items()]
+    if videos:
+        blocks.append(_Block("list", videos))
     blocks += [_Block("table", partial(tables.returns, report)), _Block("text", tables.legend(report))]
     if len(report.units) > 1 and len(report.epsilons) > 1 and not mixed_units:
         blocks.append(_Block("text", _MIXED))
@@ -132,8 +145,9 @@ _CSS = (
 
 
 def _inline(text: str) -> str:
-    """The two marks that our lines have: bold and code."""
-    return re.sub(r"`([^`]+)`", r"<code>\1</code>", re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", escape(text)))
+    """The three marks that our lines have: links, bold and code."""
+    text = re.sub(r"\[([^\]]+)\]\(([^)]+)\)", r'<a href="\2">\1</a>', escape(text))
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", text))
 
 
 def _data(picture: Path) -> str:
@@ -146,6 +160,11 @@ def _near_the_mean(report: RobustnessReport, agent: str, attack: str) -> int:
     rows = rows[(rows["agent"] == agent) & (rows["attack"] == attack)]
     nearest = (rows["return"] - rows["return"].mean()).abs().to_numpy().argmin()
     return int(rows["seed"].to_numpy()[nearest])
+
+
+def _longest(report: RobustnessReport, agent: str, attack: str) -> int:
+    rows = report.at()
+    return int(rows.loc[(rows["agent"] == agent) & rows["attack"].isin([NATURAL, attack]), "length"].max())
 
 
 _MIXED = "There is no curve over ε, since the agents' ε are in different units. `--mixed-units` draws one nevertheless."

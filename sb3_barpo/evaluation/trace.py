@@ -1,5 +1,6 @@
 """One episode under attack, step by step."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
@@ -35,6 +36,7 @@ class Trace(NamedTuple):
     :param features: Names of the features, in the order of a flattened observation; empty if they have none.
     :param actions: Actions that the agent took, shape ``(T, *action)``.
     :param clean_actions: Those that it would have taken on the clean observations, of the same shape.
+    :param frames: Images of the environment, if they were asked for, each of shape ``(height, width, 3)``.
     """
 
     attack: str
@@ -46,6 +48,7 @@ class Trace(NamedTuple):
     features: Sequence[str] = ()
     actions: np.ndarray | None = None
     clean_actions: np.ndarray | None = None
+    frames: Sequence[np.ndarray] = ()
 
 
 def trace_episode(
@@ -54,6 +57,7 @@ def trace_episode(
     attack: Attack | None,
     seed: int,
     deterministic: bool = True,
+    record_every: int = 0,
 ) -> Trace:
     """
     Record, step by step, the episode that :func:`sb3_barpo.evaluation.evaluate_robustness` runs with the same seed,
@@ -64,6 +68,7 @@ def trace_episode(
     :param attack: The attack, fitted if it is learned; ``None`` for the natural episode.
     :param seed: Seed of the episode.
     :param deterministic: Whether the agent takes its most likely action.
+    :param record_every: Record an image every so many steps, 0 for none.
     :return: The episode. Its rewards sum up to the report's return, unless a wrapper around ``Monitor`` changes them.
     :raises ValueError: if spaces differ from the model's, the environment is under attack already, or the attack is
         not fitted, or fitted on another victim.
@@ -74,7 +79,7 @@ def trace_episode(
     check_clean_env(model, venv)
     if isinstance(attack, LearnedAttack):
         attack.check_victim(model, venv)
-    stage = _Stage(venv)
+    stage = _Stage(venv, record_every)
     actor = _Actor(model, stage)
     with undisturbed(model, venv):
         run_episodes(cast(OnPolicyAlgorithm, actor), attack, stage, 1, seed, deterministic)
@@ -89,6 +94,7 @@ def trace_episode(
         feature_names(venv),
         np.stack(actor.actions),
         np.stack(actor.clean_actions),
+        stage.frames[: math.ceil(len(stage.rewards) / record_every)] if record_every else (),
     )
 
 
@@ -117,8 +123,10 @@ class _Actor:
 class _Stage(VecEnvWrapper):
     """Environments that store the observations and rewards of the first of them."""
 
-    def __init__(self, venv: VecEnv) -> None:
+    def __init__(self, venv: VecEnv, record_every: int) -> None:
         super().__init__(venv)
+        self._record_every = record_every
+        self.frames: list[np.ndarray] = []
         self.observations: list[np.ndarray] = []
         self.rewards: list[float] = []
 
@@ -132,8 +140,22 @@ class _Stage(VecEnvWrapper):
 
     def _keep(self, observations: Any) -> Any:
         self.current = observations
+        if self._record_every and len(self.observations) % self._record_every == 0:
+            self.frames.append(_small(np.asarray(render_first(self.venv))))
         self.observations.append(_first(observations))
         return observations
+
+
+def render_first(venv: VecEnv) -> Any:
+    """:return: The first environment's image. ``get_images`` would render them all."""
+    return venv.env_method("render", indices=[0])[0]
+
+
+def _small(frame: np.ndarray) -> np.ndarray:
+    """At most about 320 pixels wide, of even height and width, as video formats want them."""
+    stride = math.ceil(frame.shape[1] / 320)
+    frame = frame[::stride, ::stride]
+    return frame[: frame.shape[0] // 2 * 2, : frame.shape[1] // 2 * 2]
 
 
 def feature_names(venv: VecEnv) -> list[str]:
