@@ -14,9 +14,9 @@ from tqdm import tqdm
 from sb3_barpo import seeds
 from sb3_barpo.adversary import KL, PGD, Adversary
 from sb3_barpo.attacks import GradientAttack
-from sb3_barpo.evaluation.plots import COLOURS, canvas
-from sb3_barpo.evaluation.robustness import check_settings, evaluate_robustness, run_trial
-from sb3_barpo.evaluation.tables import number
+from sb3_barpo.evaluation.robustness import check_settings, evaluate_robustness, origin_of, run_trial
+from sb3_barpo.evaluation.settings import EvalConfig
+from sb3_barpo.figures import COLOURS, canvas, number
 from sb3_barpo.sensors.sheet import Sensor, Sensors
 from sb3_barpo.sensors.worst_case import ball
 
@@ -141,7 +141,8 @@ def rank_sensors(
     :raises TypeError: if the model or its observation space cannot be attacked.
     """
     shares = [float(share) for share in np.atleast_1d(strengths)]
-    check_settings("mad", shares, n_eval_episodes)
+    check_settings("mad", shares)
+    config = EvalConfig(n_eval_episodes, seed, deterministic)
     if min(shares) <= 0:
         raise ValueError(f"strengths must be above 0, but they are {strengths!r}. 1 is the sheet; 0 is without attack.")
     venv = BaseAlgorithm._wrap_env(env)
@@ -166,7 +167,7 @@ def rank_sensors(
         for name in bounded:
             attack = attack_of(sensors.only(name))
             for share in shares:
-                episodes = run_trial("", model, venv, attack.at(share), n_eval_episodes, seed, deterministic)
+                episodes = run_trial(origin_of(model, venv), model, venv, attack.at(share), config)
                 rows.append(_row(name, sensors, share, np.array([episode[-2] for episode in episodes]), natural))
             bar.update()
     columns = ["sensor", "unit", "strength", "error", "return", "standard_error", "loss"]

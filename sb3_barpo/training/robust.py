@@ -269,9 +269,7 @@ class RobustUpdate(OnPolicyAlgorithm):
             clip_range_vf=None if self.clip_range_vf is None else self.clip_range_vf(progress),  # type: ignore[operator]
             epsilon=epsilon,
             loss=loss,
-            inner=None
-            if epsilon == 0 or loss.is_ppo
-            else Inner.begin(self, self._adversary, loss, epsilon, self._bounds()),
+            inner=None if is_ppo else Inner.begin(self, self._adversary, loss, epsilon, self._bounds()),
         )
 
     def _bounds(self) -> Bounds | DictBounds | None:
