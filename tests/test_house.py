@@ -17,6 +17,7 @@ LONGEST = 350
 ROOMS: dict[str, set[str]] = {
     # what the rest stands on
     "checks": set(),
+    "environments": {"expressions"},
     "expressions": set(),
     "figures": set(),
     "resume": set(),
@@ -30,24 +31,31 @@ ROOMS: dict[str, set[str]] = {
     "controllers": {"losses", "adversary", "policies", "schedules", "checks"},
     # an attacker that learns can be in the rollouts too
     "training": {"controllers", "losses", "certify", "attacks", "adversary", "policies", "schedules", "checks"},
+    # former addresses
     "recurrent": {"training"},
+    "robust_update": {"training"},
+    "evaluate": {"evaluation"},
     "algorithms": {"policies"},  # it imports the algorithms themselves only when they are asked for
     "hyperparams": {"algorithms"},
-    "agents": {"algorithms", "policies", "resume", "checks"},
+    "agents": {"environments", "algorithms", "policies", "resume", "checks"},
     # adversary <- attacks <- evaluation <- experiment <- tuning, zoo
     "attacks": {"adversary", "policies", "checks"},
-    "sensors": {"attacks", "adversary", "policies", "checks"},
+    "sensors": {"evaluation", "attacks", "adversary", "policies", "seeds", "figures", "checks"},
     "evaluation": {
         "agents", "attacks", "certify", "adversary", "policies", "schedules", "resume", "seeds", "figures", "checks",
     },
     "experiment": {
-        "evaluation", "algorithms", "agents", "attacks", "policies", "expressions", "resume", "seeds", "checks",
+        "evaluation", "environments", "algorithms", "agents", "attacks", "policies", "expressions", "resume", "seeds",
+        "checks",
     },
     "testing": {"attacks", "losses", "certify", "adversary", "policies"},
-    "zoo": {"experiment", "algorithms", "agents", "schedules", "expressions", "hyperparams", "checks"},
+    "zoo": {
+        "experiment", "environments", "algorithms", "agents", "schedules", "expressions", "hyperparams", "resume",
+        "checks",
+    },
     "tuning": {
-        "zoo", "experiment", "evaluation", "algorithms", "agents", "attacks", "adversary", "schedules", "expressions",
-        "hyperparams", "resume", "seeds", "figures", "checks",
+        "zoo", "experiment", "evaluation", "environments", "algorithms", "agents", "attacks", "adversary", "schedules",
+        "expressions", "hyperparams", "resume", "seeds", "figures", "checks",
     },
     # needs none of the rest
     "lab": {"schedules", "figures", "checks"},
