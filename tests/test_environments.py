@@ -205,7 +205,7 @@ def test_from_tune_to_train_to_evaluate(named: list[str], tmp_path: Path) -> Non
 
 
 def test_the_zoo_s_record_names_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = make_model(Agent("it", "barpo", OWN, 0, 64, kwargs=TINY))
+    model = make_model(Agent("it", "barpo", OWN, 0, 64, kwargs=TINY, normalize=False))
     model.save(tmp_path / "agent")
     (tmp_path / "args.yml").write_text("gym_packages:\n- own_env\nenv_kwargs: null\n")
     monkeypatch.delitem(gym.registry, "Tests/Own-v0")

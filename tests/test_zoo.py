@@ -17,6 +17,7 @@ from rl_zoo3.utils import ALGOS
 from zoo_commands import ENV, inside, manager, train
 
 from sb3_barpo import ARPO, BARPO, RecurrentARPO, RecurrentBARPO, zoo
+from sb3_barpo.algorithms import OURS
 from sb3_barpo.cli import main
 from sb3_barpo.hyperparams import read
 from sb3_barpo.schedules import as_schedule
@@ -98,7 +99,7 @@ def test_help_is_the_zoo_s(capsys: pytest.CaptureFixture[str]) -> None:
         main(["train", "--help"])
     printed = capsys.readouterr().out
     assert "--optimize-hyperparameters" in printed
-    assert ",barpo,arpo,barpo_lstm,arpo_lstm}" in printed
+    assert f",{','.join(OURS)}}}" in printed
     assert sys.argv == argv
 
 
