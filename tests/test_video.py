@@ -8,6 +8,8 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium import spaces
+from gymnasium.envs.mujoco import MujocoEnv
+from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
 from victims import linear_victim
@@ -83,6 +85,16 @@ def test_a_video_is_written(tmp_path: Path) -> None:
     traces = [trace_episode(model, clocks(), attack, 0, record_every=1) for attack in (None, MAD(model, 0.1))]
     video.write_video(*traces, tmp_path / "it.mp4", 10)
     assert (tmp_path / "it.mp4").read_bytes()[4:8] == b"ftyp"
+
+
+def test_the_camera_follows_a_robot(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("moviepy")
+    monkeypatch.setattr(MujocoEnv, "render", lambda env: np.zeros((2, 2, 3), np.uint8))
+    hopper = make_vec_env("Hopper-v5")
+    renderer = hopper.get_attr("mujoco_renderer")[0]
+    assert renderer.camera_id == -1
+    video.check_video(hopper)
+    assert hopper.get_attr("unwrapped")[0].model.cam(renderer.camera_id).name == "track"
 
 
 def test_what_cannot_be_recorded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,12 +22,13 @@ _REMEDY = (
 
 def check_video(venv: VecEnv) -> None:
     """
-    :param venv: Environments to be recorded. They are reset.
+    :param venv: Environments to be recorded. They are reset, and the first one's camera follows the robot if it can.
     :raises ImportError: if moviepy is not installed, which writes the file.
     :raises ValueError: if they cannot be rendered.
     """
     if importlib.util.find_spec("moviepy") is None:
         raise ImportError('Video needs moviepy: pip install "sb3-barpo[video]"')
+    _follow(venv)
     try:
         venv.reset()
         frame = render_first(venv)
@@ -35,6 +36,16 @@ def check_video(venv: VecEnv) -> None:
         raise ValueError(f"The environment cannot be rendered: {error}. {_REMEDY}") from error
     if frame is None:
         raise ValueError(f"The environment cannot be rendered: it gives no image. {_REMEDY}")
+
+
+def _follow(venv: VecEnv) -> None:
+    """Gymnasium's MuJoCo environments are seen by a fixed camera, though most have another, which moves along."""
+    try:
+        renderer, model = venv.get_attr("mujoco_renderer")[0], venv.get_attr("unwrapped")[0].model
+    except (AttributeError, NotImplementedError):
+        return
+    if renderer.camera_id == -1 and "track" in [model.cam(i).name for i in range(model.ncam)]:
+        renderer.camera_id = model.cam("track").id
 
 
 def frames_between(n_steps: int) -> int:
