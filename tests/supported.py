@@ -44,7 +44,8 @@ NAMES = {
 #: What is said where something is not supported. Any other error is a fault.
 REFUSALS = re.compile(
     "An action value (is learned from flat Box observations, not|needs Box or Discrete actions, but)|"
-    r"SA-RL's adversary would have to choose \d+ pixels"
+    r"SA-RL's adversary would have to choose \d+ pixels|"
+    "Bounds are computed for SB3's MLP policies on Box observations"
 )
 
 

@@ -98,9 +98,10 @@ def evaluate_robustness(
     config = EvalConfig(n_eval_episodes, seed, deterministic)
     venv = BaseAlgorithm._wrap_env(env)
     _check_env(model, venv, warn)
-    if warn and (weak := too_weak(model, venv, max(_strengths(epsilon)))):
-        warnings.warn(weak, UserWarning, stacklevel=2)
     listed, strengths = attack_names(attacks), _strengths(epsilon)
+    strongest = max(given.epsilon if isinstance(given, Attack) else max(strengths) for given in listed)
+    if warn and (weak := too_weak(model, venv, strongest)):
+        warnings.warn(weak, UserWarning, stacklevel=2)
     for given in listed:
         if isinstance(given, LearnedAttack):
             given.check_victim(model, venv)
