@@ -149,6 +149,12 @@ def test_settings_of_losses_by_environment(name: str) -> None:
     assert written.keys() <= OURS.keys()
     for env, own in written.get(name, {}).items():
         entries = [entry for key, entry in hyperparams.read(name).items() if key.partition("-v")[0] == env]
+        if own is None:
+            assert not entries
+            continue
         assert entries
         assert all(entry.items() >= own.items() for entry in entries)
-        dataclasses.replace(algorithm(name).defence.loss, **own)
+        assert own.keys() <= inspect.signature(algorithm(name)).parameters.keys()
+        dataclasses.replace(
+            algorithm(name).defence.loss, **{key: value for key, value in own.items() if key in OURS[name].settings}
+        )

@@ -197,6 +197,17 @@ def test_every_entry_makes_an_agent(algo: str, env: str, tmp_path: Path) -> None
     model.env.close()
 
 
+@pytest.mark.parametrize("env", ["default", "Pendulum-v1", "Hopper-v5"])
+@pytest.mark.parametrize("algo", ["sappo", "sappo_convex", "carppo", "radialppo", "wocarppo", "atla"])
+def test_entries_of_other_defences_make_agents(algo: str, env: str, tmp_path: Path) -> None:
+    pytest.importorskip("mujoco")
+    it = manager(algo, "Acrobot-v1" if env == "default" else env, log_folder=str(tmp_path), eval_freq=-1)
+    model, _ = it.setup_experiment()
+    assert type(model) is ALGOS[algo]
+    assert model.epsilon == read(algo)[env]["epsilon"]
+    model.env.close()
+
+
 def test_the_atari_entry_is_the_zoos_own_with_a_strength() -> None:
     theirs = yaml.safe_load((Path(rl_zoo3.__file__).parent / "hyperparams" / "ppo.yml").read_text())["atari"]
     strength = {"normalize": False, "epsilon": "ramp_1", "kappa": 1.0}

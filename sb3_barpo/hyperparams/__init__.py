@@ -27,9 +27,9 @@ def read(algo: str) -> dict[str, dict[str, Any]]:
     entries, losses = (
         yaml.safe_load(Path(__file__).with_name(f"{name}.yml").read_text("utf-8")) for name in (row.base, "losses")
     )
-    # The versions of an environment share their settings.
-    own = losses.get(algo, {})
-    return {env: {**loss, **entry, **own.get(env.partition("-v")[0], {})} for env, entry in entries.items()}
+    # The versions of an environment share their settings; null is an environment for which there are none.
+    own = {env: losses.get(algo, {}).get(env.partition("-v")[0], {}) for env in entries}
+    return {env: {**loss, **entry, **own[env]} for env, entry in entries.items() if own[env] is not None}
 
 
 class _Settings(ModuleType):
