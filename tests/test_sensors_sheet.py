@@ -23,6 +23,10 @@ def test_names_indices_and_slices() -> None:
     assert lie(sheet, SPACE) == [("", [2]), ("", [0]), ("", [5]), ("", [3, 4])]
 
 
+def test_names_may_be_a_list() -> None:
+    assert Sensors({"a": Sensor()}, ["a", "b"]) == Sensors({"a": Sensor()}, ("a", "b"))  # type: ignore[arg-type]
+
+
 def test_keys() -> None:
     sheet = Sensors({"goal": Sensor(), "imu[0]": Sensor(), "imu[2:6:2]": Sensor()})
     assert lie(sheet, DICT) == [("goal", [0, 1]), ("imu", [0]), ("imu", [2, 4])]

@@ -159,6 +159,8 @@ class Sensors:
         if not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
             raise ValueError(f"The names of the features must be different strings, but they are {names!r}.")
         object.__setattr__(self, "sensors", dict(self.sensors))
+        if not isinstance(self.features, str):
+            object.__setattr__(self, "features", names)
 
     @property
     def names(self) -> tuple[str, ...]:

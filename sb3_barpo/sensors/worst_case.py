@@ -69,7 +69,7 @@ class RefreshBall(BaseCallback):
         model = BARPO("MlpPolicy", env, epsilon="ramp_1.0", adversary=Adversary(KL(), SGLD(), around))
         model.learn(100_000, callback=RefreshBall(around, sheet))
 
-    :param ball: The adversary's ball.
+    :param ball: The adversary's ball; of a model that was loaded, ``model.adversary.ball``.
     :param sheet: The spec sheet.
     """
 
