@@ -161,15 +161,15 @@ class Compared(Adversary):
         self.rows: list[dict[str, float]] = []
         self.calls = 0
 
-    def perturb(self, policy, observations, epsilon, samples=None, bounds=None, start=None):
-        perturbed = super().perturb(policy, observations, epsilon, samples, bounds, start)
+    def search(self, policy, observations, epsilon, samples=None, bounds=None, start=None):
+        perturbation = super().search(policy, observations, epsilon, samples, bounds, start)
         self.calls += 1
         if self.calls % 16 == 0:
             found = {name: o.perturb(policy, observations, epsilon, samples, bounds) for name, o in self.others.items()}
-            found[f"warm, {self.solver.later.n_steps} steps"] = perturbed
+            found[f"warm, {self.solver.later.n_steps} steps"] = perturbation.observations
             gain = {name: self.gain(policy, observations, p, samples).mean().item() for name, p in found.items()}
             self.rows.append(gain)
-        return perturbed
+        return perturbation
 
 
 def gains(args: argparse.Namespace) -> pd.DataFrame:

@@ -14,6 +14,8 @@ from stable_baselines3.common.logger import KVWriter, Logger
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
+from sb3_barpo.adversary import Perturbation
+
 #: Settings with which a model trains in a blink: rollouts of 32 steps in one environment, 4 minibatches each.
 TINY: dict[str, Any] = {"n_steps": 32, "batch_size": 16, "n_epochs": 2, "device": "cpu", "seed": 3}
 
@@ -87,14 +89,14 @@ class Call:
 def spy(model: PPO) -> list[Call]:
     """Write down from now on what the model's adversary is asked and what it answers."""
     calls: list[Call] = []
-    perturb = model._adversary.perturb
+    search = model._adversary.search
 
-    def listen(policy: Any, observations: th.Tensor, epsilon: float, *args: Any, **kwargs: Any) -> th.Tensor:
-        perturbed = perturb(policy, observations, epsilon, *args, **kwargs)
-        calls.append(Call(copy.deepcopy(observations), perturbed, epsilon))
-        return perturbed
+    def listen(policy: Any, observations: th.Tensor, epsilon: float, *args: Any, **kwargs: Any) -> Perturbation:
+        found = search(policy, observations, epsilon, *args, **kwargs)
+        calls.append(Call(copy.deepcopy(observations), found.observations, epsilon))
+        return found
 
-    model._adversary.perturb = listen
+    model._adversary.search = listen
     return calls
 
 

@@ -12,7 +12,7 @@ from gymnasium import spaces
 from stable_baselines3 import PPO
 from torch.nn import functional as F
 
-from sb3_barpo.adversary import Samples, clipped_surrogate, observation_bounds
+from sb3_barpo.adversary import Samples, clipped_surrogate, layout_of, observation_bounds
 from sb3_barpo.training.minibatches import LastVisits
 from sb3_barpo.training.optim import fused
 
@@ -58,7 +58,7 @@ class OldTraining:
         start = None if visits is None else visits.ended()
         perturbed = self._adversary.perturb(policy, observations, self.epsilon, samples, self.bounds, start)
         if visits is not None:
-            visits.end(self._adversary.moves(observations, perturbed))
+            visits.end(layout_of(observations, self._adversary.ball).difference(perturbed, observations))
         return perturbed
 
     def _old_loss(self: Any, policy: Any, rollout_data: Any, samples: Samples, perturbed: Any) -> th.Tensor:

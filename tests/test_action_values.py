@@ -197,10 +197,10 @@ def test_towards_an_action_raises_its_probability() -> None:
     assert (probability[1] > probability[0]).all()
 
 
-@pytest.mark.parametrize("directions", [None, th.ones(ROWS - 1, 3)], ids=["none", "too few"])
-def test_towards_without_a_direction_for_each_row(directions: th.Tensor | None) -> None:
-    with pytest.raises(ValueError, match=f"one direction for each of the {ROWS} observations, but its directions are"):
-        Towards(directions).prepare(make_policy(BOX), normal(ROWS, FEATURES))
+@pytest.mark.parametrize("n_directions", [ROWS - 1, ROWS + 1])
+def test_towards_without_a_direction_for_each_row(n_directions: int) -> None:
+    with pytest.raises(ValueError, match=f"for each of the {ROWS} observations, but its directions have the shape"):
+        Towards(th.ones(n_directions, 3)).prepare(make_policy(BOX), normal(ROWS, FEATURES))
 
 
 def objectives(action_space: spaces.Space[Any], dtype: th.dtype = th.float32) -> dict[str, Objective]:

@@ -16,6 +16,7 @@ from sb3_barpo.adversary import (
     SGLD,
     Adversary,
     Bounds,
+    Draws,
     L2Ball,
     LinfBall,
     Surrogate,
@@ -107,6 +108,31 @@ def test_it_works_where_gradients_are_switched_off(pair, policy, observations_of
     with th.no_grad():
         assert th.equal(seeded(pair).perturb(policy, clean, 0.1, samples), usual)
         assert not th.is_grad_enabled()
+
+
+@each_pair
+@pytest.mark.parametrize("ball", [LinfBall(), L2Ball([1.0, 0.0, 2.0, 1.0])], ids=["linf", "l2"])
+def test_a_search_tells_what_was_added(pair, ball, policy, observations_of, samples_of):
+    """Within the bounds, and in total at most ε; ``perturb`` returns the same observations."""
+    clean, bounds = observations_of(8), observation_bounds(spaces.Box(-1.0, 1.0, (4,)))
+    asked = policy, clean, 0.3, samples_of(policy, clean), bounds
+    found = seeded(pair, ball).search(*asked)
+    assert th.equal(found.observations, seeded(pair, ball).perturb(*asked))
+    assert th.equal(found.delta, found.observations - clean)
+    radius = seeded(pair, ball).radius(clean, found.delta)
+    assert 0 < radius.max() <= 0.3 * (1 + 1e-4)
+    nothing = seeded(pair, ball).search(policy, clean, 0.0)
+    assert nothing.observations is clean
+    assert th.equal(nothing.delta, th.zeros(8, 4))
+
+
+def test_adversaries_that_share_their_draws(policy):
+    """Two that draw in turns draw what one would."""
+    clean, draws = th.zeros(3, 4), Draws(7)
+    turns = [Adversary(None, Uniform(), draws=draws).perturb(policy, clean, 0.1) for _ in range(2)]
+    alone = Adversary(None, Uniform(), draws=Draws(7))
+    assert all(th.equal(turn, alone.perturb(policy, clean, 0.1)) for turn in turns)
+    assert not th.equal(*turns)
 
 
 def examine(adversary, how, policy, clean, samples):

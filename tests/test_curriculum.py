@@ -15,9 +15,9 @@ def strengths(attack: Any, steps: int, monkeypatch: pytest.MonkeyPatch) -> list[
     seen: list[float] = []
     respond = attack.respond
 
-    def listen(observations: th.Tensor, actions: th.Tensor) -> th.Tensor:
+    def listen(observations: th.Tensor, actions: th.Tensor, policy: Any) -> th.Tensor:
         seen.append(attack.epsilon)
-        perturbed = respond(observations, actions)
+        perturbed = respond(observations, actions, policy)
         assert (perturbed - observations).abs().max() <= attack.epsilon * (1 + 1e-5)
         return perturbed
 

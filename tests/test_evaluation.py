@@ -58,14 +58,14 @@ class Lower(Attack):
 
     name = "lower"
 
-    def _perturb(self, observations: th.Tensor) -> th.Tensor:
+    def _perturb(self, observations: th.Tensor, policy: Any) -> th.Tensor:
         return observations - self.epsilon
 
 
 class Broken(Attack):
     name = "broken"
 
-    def _perturb(self, observations: th.Tensor) -> th.Tensor:
+    def _perturb(self, observations: th.Tensor, policy: Any) -> th.Tensor:
         raise RuntimeError("broken")
 
 

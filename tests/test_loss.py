@@ -12,7 +12,7 @@ from stable_baselines3.common.type_aliases import RolloutBufferSamples
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from sb3_barpo import ARPO, BARPO
-from sb3_barpo.adversary import KL, SGLD, Adversary, L2Ball, LinfBall, Objective, Surrogate
+from sb3_barpo.adversary import KL, SGLD, Adversary, L2Ball, LinfBall, Objective, Perturbation, Surrogate
 
 N_STEPS = 64
 CLIP = 0.06
@@ -56,7 +56,8 @@ def one_step(
     """
     model = algorithm("MlpPolicy", make_envs(env_id), **{**ONE_STEP, **own})
     if answer is not None:
-        model._adversary.perturb = lambda *_: th.tensor(answer)
+        moved = th.tensor(answer)
+        model._adversary.search = lambda _, observations, *rest: Perturbation(moved, moved - observations)
     batches, calls = listen_to_buffer(model), spy(model) if hasattr(model, "_adversary") else []
     train, seen = model.train, []
 

@@ -14,7 +14,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import nn
 
 from sb3_barpo import ARPO, BARPO
-from sb3_barpo.adversary import KL, PGD, SGLD, Adversary, LinfBall, Uniform, WarmStart
+from sb3_barpo.adversary import KL, PGD, SGLD, Adversary, LinfBall, Perturbation, Uniform, WarmStart
 from sb3_barpo.policies.evaluate import evaluate_actions
 from sb3_barpo.training.minibatches import LastVisits
 from sb3_barpo.training.optim import fused
@@ -126,13 +126,13 @@ def test_each_search_starts_where_the_last_one_of_its_samples_ended(env_id: str,
     settings = {**TINY, "batch_size": batch_size, "n_epochs": 3}
     model = BARPO("MlpPolicy", make_envs(env_id, 2), epsilon=0.1, adversary=warm(), **settings)
     starts: list[th.Tensor | None] = []
-    perturb = model._adversary.perturb
+    search = model._adversary.search
 
-    def listen(*args: Any) -> th.Tensor:
+    def listen(*args: Any) -> Perturbation:
         starts.append(args[5])
-        return perturb(*args)
+        return search(*args)
 
-    model._adversary.perturb = listen
+    model._adversary.search = listen
     calls = spy(model)
     model.learn(64)
     visits = -(-64 // batch_size)

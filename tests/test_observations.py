@@ -165,7 +165,7 @@ def test_a_search_finds_more_than_chance(sight: str) -> None:
     model = agent(PPO, sight)
     observations = model.policy.obs_to_tensor(model.env.reset())[0]
     gains = [
-        adversary(sight).gain(model.policy, observations, attack._perturb(observations)).sum()
+        adversary(sight).gain(model.policy, observations, attack._perturb(observations, model.policy)).sum()
         for attack in (
             Random(model, epsilon_of(sight), ball=ball_of(sight), seed=0),
             GradientAttack(model, epsilon_of(sight), adversary(sight), seed=0),

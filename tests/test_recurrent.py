@@ -13,7 +13,7 @@ from sights import make_sights
 from stable_baselines3 import PPO
 
 from sb3_barpo import BARPO
-from sb3_barpo.adversary import KL, PGD, SGLD, Adversary, LinfBall, Samples, Surrogate, Value
+from sb3_barpo.adversary import KL, PGD, SGLD, Adversary, LinfBall, Perturbation, Samples, Surrogate, Value
 from sb3_barpo.policies.views import OnSequences
 
 pytest.importorskip("sb3_contrib")
@@ -120,20 +120,20 @@ def test_a_minibatch_of_one_step_does_no_harm() -> None:
 @pytest.mark.parametrize("scene", ["Box", "Discrete"])
 def test_warm_searches_start_where_the_last_ones_ended_though_sequences_are_cut_elsewhere(scene: str) -> None:
     model = make(RecurrentBARPO, scene, epsilon=0.1, adversary={"n_steps": 3, "later_steps": 1}, n_epochs=3)
-    perturb, ended, started = model._adversary.perturb, dict[bytes, th.Tensor](), list[int]()
+    search, ended, started = model._adversary.search, dict[bytes, th.Tensor](), list[int]()
 
-    def listen(policy: Any, observations: th.Tensor, epsilon: float, samples: Samples, *rest: Any) -> th.Tensor:
+    def listen(policy: Any, observations: th.Tensor, epsilon: float, samples: Samples, *rest: Any) -> Perturbation:
         start = rest[-1]
-        perturbed = perturb(policy, observations, epsilon, samples, *rest)
+        found = search(policy, observations, epsilon, samples, *rest)
         for row in samples.mask.nonzero().flatten():
             key = observations[row].numpy().tobytes()
             if start is not None:
                 assert th.equal(start[row], ended[key])
-            ended[key] = perturbed[row] - observations[row]
+            ended[key] = found.delta[row]
         started.append(0 if start is None else len(start))
-        return perturbed
+        return found
 
-    model._adversary.perturb = listen
+    model._adversary.search = listen
     learn(model, N_STEPS * model.n_envs)
     visits = len(started) // 3
     assert len(ended) == N_STEPS * model.n_envs

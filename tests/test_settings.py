@@ -12,7 +12,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack
 
 from sb3_barpo import ARPO, BARPO
-from sb3_barpo.adversary import KL, PGD, SGLD, Adversary, LinfBall, Surrogate, WarmStart, as_adversary
+from sb3_barpo.adversary import KL, PGD, SGLD, Adversary, LinfBall, Perturbation, Surrogate, WarmStart, as_adversary
 from sb3_barpo.schedules import Constant, Join, Linear, Ramp, Schedule
 
 BOTH = pytest.mark.parametrize("algorithm", [ARPO, BARPO])
@@ -218,14 +218,22 @@ def test_an_observation_that_is_no_number(algorithm: type[PPO], value: float) ->
 class Lazy(Adversary):
     """An adversary of one's own."""
 
-    def perturb(self, policy: Any, observations: th.Tensor, *_: Any) -> th.Tensor:
-        return observations
+    def search(self, policy: Any, observations: th.Tensor, *_: Any) -> Perturbation:
+        return Perturbation(observations, th.zeros_like(observations))
 
 
 def test_an_adversary_of_ones_own() -> None:
     """It is used as it is, not taken apart."""
     lazy = BARPO("MlpPolicy", make_envs(), epsilon=0.1, adversary=Lazy(KL(), SGLD()), **TINY)
     assert learn(lazy, 32).column("adversary/radius_used") == [0.0]
+
+
+def test_an_adversary_that_training_would_not_call() -> None:
+    with pytest.raises(TypeError, match=r"Eager overrides perturb\(\), which training does not call. Override search"):
+
+        class Eager(Adversary):
+            def perturb(self, policy: Any, observations: th.Tensor, *_: Any) -> th.Tensor:
+                return observations
 
 
 def test_models_do_not_share_the_randomness_of_an_adversary() -> None:

@@ -27,7 +27,7 @@ class Lower(Attack):
 
     name = "lower"
 
-    def _perturb(self, observations: th.Tensor) -> th.Tensor:
+    def _perturb(self, observations: th.Tensor, policy: Any) -> th.Tensor:
         return observations - self.epsilon
 
 

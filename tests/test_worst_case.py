@@ -64,7 +64,7 @@ class ByHand(Attack):
 
     name = "by_hand"
 
-    def _perturb(self, observations: th.Tensor) -> th.Tensor:
+    def _perturb(self, observations: th.Tensor, policy: Any) -> th.Tensor:
         return observations - self.epsilon * observations.sign()
 
 
@@ -82,7 +82,7 @@ def test_the_worst_corner_is_the_worst_of_many_perturbations() -> None:
     class Signs(Attack):
         name = "signs"
 
-        def _perturb(self, observations: th.Tensor) -> th.Tensor:
+        def _perturb(self, observations: th.Tensor, policy: Any) -> th.Tensor:
             return observations + self.epsilon * th.as_tensor(dice.choice([-1.0, 1.0], observations.shape)).float()
 
     for _ in range(20):

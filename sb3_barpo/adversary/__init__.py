@@ -5,7 +5,7 @@ Training adversaries and evaluation attacks are pairings of these parts. The pac
 environment.
 """
 
-from sb3_barpo.adversary.adversary import Adversary
+from sb3_barpo.adversary.adversary import Adversary, Draws, Perturbation
 from sb3_barpo.adversary.balls import Ball, L2Ball, LinfBall
 from sb3_barpo.adversary.goals import Samples
 from sb3_barpo.adversary.layout import Observations, layout_of
@@ -37,10 +37,12 @@ __all__ = [
     "Ball",
     "Bounds",
     "DictBounds",
+    "Draws",
     "L2Ball",
     "LinfBall",
     "Objective",
     "Observations",
+    "Perturbation",
     "Policy",
     "QNetwork",
     "Samples",

@@ -210,18 +210,18 @@ class Towards(Objective):
     ``⟨m(s') - m(s), d⟩ / ‖d‖`` with m the mean action, or the probabilities of the actions: how far the policy moves
     in a direction. PA-AD's actor (Sun et al., ICLR 2022) raises it; the implementation notes tell why in this form.
 
-    :param directions: The direction d of each row, shape ``(B, outputs)``; set anew for each batch.
+    :param directions: The direction d of each row, shape ``(B, outputs)``.
     """
 
-    def __init__(self, directions: th.Tensor | None = None) -> None:
+    def __init__(self, directions: th.Tensor) -> None:
         self.directions = directions
 
     def prepare(self, policy: Policy, observations: th.Tensor, samples: Samples | None = None) -> Goal:
-        if self.directions is None or len(self.directions) != len(observations):
-            got = None if self.directions is None else tuple(self.directions.shape)
+        if len(self.directions) != len(observations):
             raise ValueError(
                 f"The Towards objective needs one direction for each of the {len(observations)} observations, but its "
-                f"directions are {got}. Set them to a tensor of shape (B, outputs) before each search."
+                f"directions have the shape {tuple(self.directions.shape)}. Make an objective for each batch, with "
+                "directions of shape (B, outputs)."
             )
         with th.no_grad():
             clean = policy_output(policy, observations)

@@ -49,8 +49,6 @@ class Attack(ABC):
     name: ClassVar[str]
     #: Where the perturbations lie.
     ball: Ball = LinfBall()
-    #: What a recurrent victim remembers at the present step.
-    memory: Memory | None = None
 
     def __init__(self, model: OnPolicyAlgorithm, epsilon: float) -> None:
         policy = getattr(model, "policy", None)
@@ -69,22 +67,21 @@ class Attack(ABC):
         """
         del seed  # a deterministic attack has no use for it
 
-    @property
-    def victim(self) -> Any:
+    def victim(self, memory: Memory | None = None) -> Any:
         """
-        The victim's policy as it answers at the present step: a recurrent one with what it remembers then.
-
-        :raises ValueError: if that is not known.
+        :param memory: What a recurrent victim remembers.
+        :return: The victim's policy as it answers at the present step: a recurrent one with what it remembers then.
+        :raises ValueError: if a recurrent victim's memory is missing.
         """
         if not is_recurrent(self.model.policy):
             return self.model.policy
-        if self.memory is None:
+        if memory is None:
             raise ValueError(
                 f"The victim, {type(self.model).__name__}, has a memory, so what it does depends on what it was shown "
                 "before. Attack it through UnderAttack, VecAttackObservation or AttackObservation, which carry its "
                 "memory, or pass a Memory to perturb()."
             )
-        return self.memory.policy
+        return memory.policy
 
     def perturb(
         self, observations: Any, bounds: Bounds | DictBounds | None = None, memory: Memory | None = None
@@ -100,11 +97,10 @@ class Attack(ABC):
             victim's memory is missing.
         """
         self._check_batch(observations)
-        self.memory = memory
         if self.epsilon == 0:
             return observations
         clean: Any = obs_as_tensor(observations, self.model.device)
-        return self.shown(self._perturb(clean), observations, bounds)
+        return self.shown(self._perturb(clean, self.victim(memory)), observations, bounds)
 
     def shown(self, perturbed: Any, observations: Any, bounds: Bounds | DictBounds | None = None) -> Any:
         """
@@ -162,9 +158,10 @@ class Attack(ABC):
         return other
 
     @abstractmethod
-    def _perturb(self, observations: Any) -> Any:
+    def _perturb(self, observations: Any, policy: Any) -> Any:
         """
         :param observations: Clean observations on the model's device, a tensor ``(B, *obs)`` or tensors by key.
+        :param policy: The victim's policy as it answers to them, a recurrent one with what it remembers.
         :return: Perturbed observations without gradient, of the same shapes.
         """
 
@@ -199,5 +196,5 @@ class GradientAttack(Attack):
     def seed(self, seed: int | None) -> None:
         self.adversary.seed(seed)
 
-    def _perturb(self, observations: Any) -> Any:
-        return self.adversary.perturb(self.victim, observations, self.epsilon)
+    def _perturb(self, observations: Any, policy: Any) -> Any:
+        return self.adversary.perturb(policy, observations, self.epsilon)

@@ -20,7 +20,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 from tqdm import tqdm
 
-from sb3_barpo.adversary import PGD, Adversary, Ball, LinfBall, Towards, layout_of
+from sb3_barpo.adversary import PGD, Adversary, Ball, Draws, LinfBall, Towards, layout_of
 from sb3_barpo.attacks.learned import LearnedAttack
 from sb3_barpo.attacks.memory import Memory, States
 from sb3_barpo.attacks.quick_ppo import QuickPPO
@@ -57,8 +57,8 @@ class RoleReversedVecEnv(VecEnvWrapper):
     def step_async(self, actions: np.ndarray) -> None:
         device = self.attack.model.device
         clean = obs_as_tensor(self._clean, device)  # type: ignore[arg-type]  # no tuple
-        self.attack.memory = self._memory
-        perturbed = self.attack.respond(clean, th.as_tensor(actions, device=device))
+        policy = self.attack.victim(self._memory)
+        perturbed = self.attack.respond(clean, th.as_tensor(actions, device=device), policy)
         seen = self.attack.shown(perturbed, self._clean, self._bounds)
         taken, self._state = self.attack.model.predict(seen, self._state, self._starts, deterministic=True)
         if self._memory is not None:
@@ -129,19 +129,20 @@ class PolicyAttack(LearnedAttack):
         """:return: The space of the adversary's actions."""
 
     @abstractmethod
-    def respond(self, observations: Any, actions: th.Tensor) -> Any:
+    def respond(self, observations: Any, actions: th.Tensor, policy: Any) -> Any:
         """
         :param observations: Clean observations, a tensor ``(B, *obs)`` or tensors by key.
         :param actions: The adversary's actions, shape ``(B, *action)``.
+        :param policy: The victim's policy as it answers to the observations.
         :return: What the victim sees, of the same shapes.
         """
 
-    def _perturb(self, observations: Any) -> Any:
+    def _perturb(self, observations: Any, policy: Any) -> Any:
         assert self.adversary_model is not None
         actions, _ = self.adversary_model.predict(
             by_key(lambda part: part.cpu().numpy(), observations), deterministic=True
         )
-        return self.respond(observations, th.as_tensor(actions, device=self.model.device))
+        return self.respond(observations, th.as_tensor(actions, device=self.model.device), policy)
 
     def _fit(self, venv: VecEnv, total_timesteps: int, progress_bar: bool) -> None:
         # One scale for all rewards, whatever the environment's: the value network learns little from large ones.
@@ -216,7 +217,7 @@ class SARL(PolicyAttack):
             )
         return spaces.Box(-1.0, 1.0, layout_of(self._example(), self.ball).join(self._example()).shape[1:])
 
-    def respond(self, observations: Any, actions: th.Tensor) -> Any:
+    def respond(self, observations: Any, actions: th.Tensor, policy: Any) -> Any:
         layout = layout_of(observations, self.ball)
         return layout.add(observations, layout.ball.within(actions.float(), self.epsilon / layout.unit))
 
@@ -257,26 +258,25 @@ class PAAD(PolicyAttack):
     ) -> None:
         super().__init__(model, epsilon, algorithm, policy, curriculum, ball, seed, **kwargs)
         self.actor_steps = actor_steps
-        self._towards = Towards()
-        self._actor = Adversary(self._towards, PGD(actor_steps, start_radius=0.1), self.ball)
+        self._solver = PGD(actor_steps, start_radius=0.1)
         self.seed(seed)
 
     def seed(self, seed: int | None) -> None:
-        self._actor.seed(seed)
+        self._draws = Draws(seed)
 
     def _settings(self) -> dict[str, Any]:
         return {"actor_steps": self.actor_steps, **super()._settings()}
 
     def adversary_space(self) -> spaces.Box:
         # Only the direction matters; the bounds, which SB3 asks for, are so wide that they never clip one.
-        self.memory = Memory.of(self.model, n_envs=1)
+        policy = self.victim(Memory.of(self.model, n_envs=1))
         with evaluation_mode(self.model.policy), th.no_grad():
-            n_outputs = policy_output(self.victim, self._example()).shape[1]
+            n_outputs = policy_output(policy, self._example()).shape[1]
         return spaces.Box(-100.0, 100.0, (n_outputs,))
 
-    def respond(self, observations: Any, actions: th.Tensor) -> Any:
-        self._towards.directions = actions.float()
-        return self._actor.perturb(self.victim, observations, self.epsilon)
+    def respond(self, observations: Any, actions: th.Tensor, policy: Any) -> Any:
+        actor = Adversary(Towards(actions.float()), self._solver, self.ball, self._draws)
+        return actor.perturb(policy, observations, self.epsilon)
 
 
 class _Curriculum(BaseCallback):

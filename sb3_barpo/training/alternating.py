@@ -48,7 +48,7 @@ class Turns:
     def shown(self, actions: th.Tensor) -> Any:
         """:return: What the agent sees if its attacker does this."""
         attack = self.attack
-        perturbed = attack.respond(obs_as_tensor(self.clean, attack.model.device), actions)
+        perturbed = attack.respond(obs_as_tensor(self.clean, attack.model.device), actions, attack.victim())
         return attack.shown(perturbed, self.clean, bounds_behind(attack, self.venv))
 
     def step_wait(self) -> VecEnvStepReturn:

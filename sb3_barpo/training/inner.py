@@ -8,7 +8,7 @@ import torch as th
 from stable_baselines3.common.buffers import RolloutBuffer
 from torch.nn import functional as F
 
-from sb3_barpo.adversary import KL, Adversary, Bounds, DictBounds, Samples, Surrogate, Value
+from sb3_barpo.adversary import KL, Adversary, Bounds, DictBounds, Perturbation, Samples, Surrogate, Value
 from sb3_barpo.adversary.solvers import needs_autograd
 from sb3_barpo.certify import box_around
 from sb3_barpo.certify.answers import answers_in
@@ -127,9 +127,10 @@ class Inner:
         self, policy: Any, observations: Any, samples: Samples, logs: Logs, record: bool
     ) -> tuple[Evaluated, Rows]:
         """What the policy does where the adversary has led it."""
-        perturbed = self._perturb(policy, observations, samples)
+        found = self._search(policy, observations, samples)
+        perturbed = found.observations
         if record:
-            self.record(policy, observations, perturbed, samples, logs)
+            self.record(policy, observations, found, samples, logs)
         seen = evaluate_actions(policy, observations, perturbed, samples.actions)
 
         def kl() -> th.Tensor:
@@ -139,14 +140,14 @@ class Inner:
         notes = None if self._notes is None or self._visits is None else self._notes[:, self._visits.rows]
         return seen, Rows(seen.log_prob, kl, notes)
 
-    def _perturb(self, policy: Any, observations: Any, samples: Samples) -> Any:
+    def _search(self, policy: Any, observations: Any, samples: Samples) -> Perturbation:
         """The adversary's answer, remembered if its solver will want to start from it."""
         visits = self._visits if self.adversary.solver.warm else None
         start = None if visits is None else visits.ended()
-        perturbed = self.adversary.perturb(policy, observations, self.epsilon, samples, self.bounds, start)
+        found = self.adversary.search(policy, observations, self.epsilon, samples, self.bounds, start)
         if visits is not None:
-            visits.end(self.adversary.moves(observations, perturbed))
-        return perturbed
+            visits.end(found.delta)
+        return found
 
     @property
     def is_plain(self) -> bool:
@@ -159,7 +160,7 @@ class Inner:
             self.loss.needs == "perturbed"
             and self._notes is None
             and type(adversary) is Adversary
-            and "perturb" not in vars(adversary)
+            and not {"search", "perturb"} & vars(adversary).keys()
             and type(adversary.objective) in (type(None), KL, Surrogate, Value)
             and not needs_autograd(adversary.solver)
         )
@@ -213,11 +214,11 @@ class Inner:
         for name, values in (("gain", gain), ("kl", kl), ("radius_used", adversary.ball.norm(delta))):
             logs[f"adversary/{name}"].append(values.mean())
 
-    def record(self, policy: Any, observations: Any, perturbed: Any, samples: Samples, logs: Logs) -> None:
+    def record(self, policy: Any, observations: Any, found: Perturbation, samples: Samples, logs: Logs) -> None:
         """Log how well the adversary did."""
-        gain = self.adversary.gain(policy, observations, perturbed, samples)
+        gain = self.adversary.gain(policy, observations, found.observations, samples)
         with evaluation_mode(policy), th.no_grad():
-            kl = KL().prepare(policy, observations)(perturbed)
-        radius = self.adversary.radius(observations, perturbed)
+            kl = KL().prepare(policy, observations)(found.observations)
+        radius = self.adversary.radius(observations, found.delta)
         for name, values in (("gain", gain), ("kl", kl), ("radius_used", radius)):
             logs[f"adversary/{name}"].append(samples.mean(values))
