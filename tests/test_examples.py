@@ -48,6 +48,14 @@ EXAMPLES: dict[str, tuple[list[str], list[str]]] = {
         + [rf"\| {name} +\| +{NUMBER} +\| +{NUMBER} +\|" for name in ("RADIALPPO", "WocaRPPO", "ATLA")],
         [],
     ),
+    "sensors.py": (
+        [
+            r"\| all sensors ",
+            r"\| sensor +\| unit +\| +tolerated \|",
+            rf"random faults at 0 of the sheet: {NUMBER} ± {NUMBER}\n",
+        ],
+        ["sensors.yml", "sensors-ppo.csv", "sensors-ppo.png", "ppo.zip"],
+    ),
     "pixels.py": ([r"\| PPO +\| +16 \|", r"\| BARPO +\| +16 \|"], []),
     "recurrent.py": (
         [r"\| RecurrentBARPO +\| +0\.1 \|", rf"50 steps under attack: mean reward {NUMBER}"],
