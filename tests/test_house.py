@@ -19,6 +19,7 @@ ROOMS: dict[str, set[str]] = {
     "checks": set(),
     "expressions": set(),
     "figures": set(),
+    "environments": {"expressions"},
     "resume": set(),
     "seeds": set(),
     "schedules": {"checks"},
@@ -33,21 +34,25 @@ ROOMS: dict[str, set[str]] = {
     "recurrent": {"training"},
     "algorithms": {"policies"},  # it imports the algorithms themselves only when they are asked for
     "hyperparams": {"algorithms"},
-    "agents": {"algorithms", "policies", "resume", "checks"},
+    "agents": {"environments", "algorithms", "policies", "resume", "checks"},
     # adversary <- attacks <- evaluation <- experiment <- tuning, zoo
     "attacks": {"adversary", "policies", "checks"},
-    "sensors": {"attacks", "adversary", "policies", "checks"},
     "evaluation": {
         "agents", "attacks", "certify", "adversary", "policies", "schedules", "resume", "seeds", "figures", "checks",
     },
+    "sensors": {"evaluation", "attacks", "adversary", "policies", "seeds", "figures", "checks"},
     "experiment": {
-        "evaluation", "algorithms", "agents", "attacks", "policies", "expressions", "resume", "seeds", "checks",
+        "evaluation", "environments", "algorithms", "agents", "attacks", "policies", "expressions", "resume", "seeds",
+        "checks",
     },
     "testing": {"attacks", "losses", "certify", "adversary", "policies"},
-    "zoo": {"experiment", "algorithms", "agents", "schedules", "expressions", "hyperparams", "checks"},
+    "zoo": {
+        "experiment", "environments", "algorithms", "agents", "schedules", "expressions", "hyperparams", "resume",
+        "checks",
+    },
     "tuning": {
-        "zoo", "experiment", "evaluation", "algorithms", "agents", "attacks", "adversary", "schedules", "expressions",
-        "hyperparams", "resume", "seeds", "figures", "checks",
+        "zoo", "experiment", "evaluation", "environments", "algorithms", "agents", "attacks", "adversary", "schedules",
+        "expressions", "hyperparams", "resume", "seeds", "figures", "checks",
     },
     # needs none of the rest
     "lab": {"schedules", "figures", "checks"},
