@@ -17,9 +17,9 @@ LONGEST = 350
 ROOMS: dict[str, set[str]] = {
     # what the rest stands on
     "checks": set(),
-    "environments": {"expressions"},
     "expressions": set(),
     "figures": set(),
+    "environments": {"expressions"},
     "resume": set(),
     "seeds": set(),
     "schedules": {"checks"},
@@ -31,19 +31,16 @@ ROOMS: dict[str, set[str]] = {
     "controllers": {"losses", "adversary", "policies", "schedules", "checks"},
     # an attacker that learns can be in the rollouts too
     "training": {"controllers", "losses", "certify", "attacks", "adversary", "policies", "schedules", "checks"},
-    # former addresses
     "recurrent": {"training"},
-    "robust_update": {"training"},
-    "evaluate": {"evaluation"},
     "algorithms": {"policies"},  # it imports the algorithms themselves only when they are asked for
     "hyperparams": {"algorithms"},
     "agents": {"environments", "algorithms", "policies", "resume", "checks"},
     # adversary <- attacks <- evaluation <- experiment <- tuning, zoo
     "attacks": {"adversary", "policies", "checks"},
-    "sensors": {"evaluation", "attacks", "adversary", "policies", "seeds", "figures", "checks"},
     "evaluation": {
         "agents", "attacks", "certify", "adversary", "policies", "schedules", "resume", "seeds", "figures", "checks",
     },
+    "sensors": {"evaluation", "attacks", "adversary", "policies", "seeds", "figures", "checks"},
     "experiment": {
         "evaluation", "environments", "algorithms", "agents", "attacks", "policies", "expressions", "resume", "seeds",
         "checks",
