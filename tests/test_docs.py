@@ -64,6 +64,7 @@ attack = MAD(model, epsilon=0.075)
         "obs_rms": "r, vec_normalize = 0.1, VecNormalize(vec_env)",
     },
     "guide.md": {"for name, model, env in agents": "agents = [('BARPO', model, eval_env)]"},
+    "sensors.md": {"sheet = Sensors(": 'env = VecNormalize(make_vec_env("Hopper-v5", n_envs=2, seed=0))\nenv.reset()'},
     "spaces.md": {"camera": "from sights import make_sights\nenv = make_sights('dict')"},
 }
 
