@@ -67,7 +67,7 @@ class SensorNoise(Attack):
         other.seed(None)
         return other
 
-    def _perturb(self, observations: Any) -> Any:
+    def _perturb(self, observations: Any, policy: Any) -> Any:
         seen = by_key(lambda part: part.cpu().numpy(), observations)
         statistics = self.vec_normalize
         raw: Any = seen if statistics is None else statistics.unnormalize_obs(seen)
