@@ -9,7 +9,8 @@ import pytest
 import torch as th
 from gymnasium import spaces
 from gymnasium.utils import seeding
-from helpers import make_envs
+from helpers import General, make_envs
+from stable_baselines3 import PPO
 from stable_baselines3.common.atari_wrappers import EpisodicLifeEnv
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
@@ -297,3 +298,13 @@ def test_a_return_that_is_no_number_is_an_error() -> None:
     venv = slopes(2, lambda: Monitor(Slope(poison=float("nan"))))
     with pytest.raises(ValueError, match=r"return must be finite.*under natural in the\s+episode of seed 3"):
         evaluate_robustness(follower(), venv, "mad", seed=3, n_eval_episodes=2)
+
+
+def test_within_inference_mode() -> None:
+    """Where PyTorch forbids gradients, attacks that need them do the same."""
+    model = PPO(General, make_envs(), seed=0, device="cpu")  # not recognised: its gradients are autograd's
+    usual = evaluate_robustness(model, make_envs(), epsilon=0.1, n_eval_episodes=1)
+    with th.inference_mode():
+        within = evaluate_robustness(model, make_envs(), epsilon=0.1, n_eval_episodes=1)
+        assert th.is_inference_mode_enabled()
+    assert (within.natural, within.worst_case) == (usual.natural, usual.worst_case)

@@ -156,9 +156,9 @@ def test_a_transferred_attack() -> None:
 def test_statistics_default_to_those_of_the_models_environment() -> None:
     env = normalized(PENDULUM)
     model = PPO("MlpPolicy", env, device="cpu")
-    assert UnderAttack(model, Random(model, 0.1)).vec_normalize is env
-    assert UnderAttack(model, Random(model, 0.1), statistics(PENDULUM)).vec_normalize is statistics(PENDULUM)
-    assert UnderAttack(victim(PENDULUM), Random(model, 0.1)).vec_normalize is None
+    assert UnderAttack(model, Random(model, 0.1)).venv is env
+    assert UnderAttack(model, Random(model, 0.1), statistics(PENDULUM)).venv is statistics(PENDULUM)
+    assert UnderAttack(victim(PENDULUM), Random(model, 0.1)).venv is victim(PENDULUM).env
 
 
 # --- refusals

@@ -9,7 +9,7 @@ from sb3_barpo.adversary.adversary import Adversary, Draws, Perturbation
 from sb3_barpo.adversary.balls import Ball, L2Ball, LinfBall
 from sb3_barpo.adversary.goals import Samples
 from sb3_barpo.adversary.layout import Observations, layout_of
-from sb3_barpo.adversary.limits import Bounds, DictBounds, observation_bounds
+from sb3_barpo.adversary.limits import Bounds, DictBounds, bounds_of, observation_bounds
 from sb3_barpo.adversary.objectives import (
     KL,
     ActionValue,
@@ -54,6 +54,7 @@ __all__ = [
     "WarmStart",
     "Weighted",
     "as_adversary",
+    "bounds_of",
     "check_observation_space",
     "clipped_surrogate",
     "is_finite",

@@ -1,4 +1,4 @@
-"""Attacks on observations, and the three faces by which they meet an agent."""
+"""Attacks on observations, and their three wrappers."""
 
 from collections.abc import Sequence
 

@@ -57,7 +57,8 @@ def undisturbed(model: OnPolicyAlgorithm, venv: VecEnv) -> Iterator[None]:
     try:
         for layer in layers:
             layer.training = layer.norm_reward = False
-        with evaluation_mode(model.policy), th.random.fork_rng(devices=devices):
+        # Attacks take gradients, which th.inference_mode() forbids even to th.enable_grad().
+        with th.inference_mode(False), evaluation_mode(model.policy), th.random.fork_rng(devices=devices):
             yield
     finally:
         for layer, (training, norm_reward) in zip(layers, switches, strict=True):

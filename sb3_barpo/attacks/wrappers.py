@@ -1,5 +1,5 @@
 """
-The three faces of an attack: on an environment, on a vector of environments, and on the model's side.
+The three wrappers of an attack: on an environment, on a vector of environments, and on the model's side.
 
 All give the same returns. They perturb what the policy acts on: an episode's last observation, on which nobody acts
 any more, stays clean (SB3 reads the value of it at a time limit). They never change the observation space, and keep its
@@ -18,24 +18,23 @@ from stable_baselines3.common.vec_env import (
     VecEnvWrapper,
     VecNormalize,
     VecTransposeImage,
-    unwrap_vec_normalize,
 )
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 
-from sb3_barpo.adversary import Bounds, DictBounds, observation_bounds
+from sb3_barpo.adversary import Bounds, DictBounds, bounds_of
 from sb3_barpo.attacks.attack import Attack
 from sb3_barpo.attacks.memory import Memory
 from sb3_barpo.policies.spaces import by_key, by_parts
 
 
-def _perturbed(attack: Attack, batch: Any, vec_normalize: VecNormalize | None, memory: Memory | None) -> Any:
+def _perturbed(attack: Attack, batch: Any, venv: VecEnv | None, memory: Memory | None) -> Any:
     """
     Perturb what the policy sees, within the limits of the space; statistics may move, so they are taken anew. Images
     may come with their channels last, as environments give them and SB3 turns them, and go back as they came. The
     victim's memory advances by what it is shown.
     """
     seen = by_key(maybe_transpose, batch, attack.observation_space)
-    perturbed = attack.perturb(seen, _bounds(attack, vec_normalize), memory)
+    perturbed = attack.perturb(seen, bounds_behind(attack, venv), memory)
     if memory is not None:
         memory.advance(perturbed)
     return by_key(
@@ -43,18 +42,13 @@ def _perturbed(attack: Attack, batch: Any, vec_normalize: VecNormalize | None, m
     )
 
 
-def _bounds(attack: Attack, vec_normalize: VecNormalize | None) -> Bounds | DictBounds | None:
-    normalize = None if vec_normalize is None else vec_normalize.normalize_obs
-    return observation_bounds(attack.observation_space, normalize, attack.model.device)
-
-
-def bounds_behind(attack: Attack, venv: VecEnv) -> Bounds | DictBounds | None:
+def bounds_behind(attack: Attack, venv: VecEnv | None) -> Bounds | DictBounds | None:
     """
     :param attack: The attack.
-    :param venv: The victim's environments.
-    :return: Limits of what the policy sees, under the statistics of the ``VecNormalize`` around them, if any.
+    :param venv: The victim's environments, ``None`` if unknown.
+    :return: Limits of what the policy sees, see :func:`sb3_barpo.adversary.bounds_of`.
     """
-    return _bounds(attack, unwrap_vec_normalize(venv))
+    return bounds_of(attack.observation_space, venv, attack.model.device)
 
 
 def _check_space(attack: Attack, space: gym.Space[Any], what: str) -> None:
@@ -82,8 +76,8 @@ class AttackObservation(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     :param env: The environment, its observations raw.
     :param attack: The attack.
     :param vec_normalize: The statistics that lie between the environment and the policy, if any. ε is then in
-        normalised units, as with the other faces. What the attack moves beyond ``clip_obs`` is cut off there, and with
-        this face alone, since ``VecNormalize`` comes after it.
+        normalised units, as with the other wrappers. What the attack moves beyond ``clip_obs`` is cut off there, and
+        with this wrapper alone, since ``VecNormalize`` comes after it.
     :raises ValueError: if the attack was built for another space.
     """
 
@@ -159,7 +153,7 @@ class VecAttackObservation(VecEnvWrapper):
         return self._perturb(observations), rewards, dones, infos
 
     def _perturb(self, observations: Any) -> Any:
-        return _perturbed(self.attack, observations, unwrap_vec_normalize(self.venv), self._memory)
+        return _perturbed(self.attack, observations, self.venv, self._memory)
 
 
 class UnderAttack:
@@ -170,16 +164,16 @@ class UnderAttack:
     :param model: The model that acts.
     :param attack: The attack, built with the same model or with another of the same observation space (a transferred
         attack).
-    :param vec_normalize: The statistics that lie between the environment and the policy, by default those of the
-        model's environment. They matter for bounded spaces only.
+    :param vec_normalize: The environments as the policy sees them, or their ``VecNormalize`` alone; by default the
+        model's own. They tell the limits of bounded spaces under normalisation, and matter for nothing else.
     :raises ValueError: if the attack was built for another space.
     """
 
-    def __init__(self, model: Any, attack: Attack, vec_normalize: VecNormalize | None = None) -> None:
+    def __init__(self, model: Any, attack: Attack, vec_normalize: VecEnv | None = None) -> None:
         _check_space(attack, model.observation_space, "the model")
         self.model = model
         self.attack = attack
-        self.vec_normalize = model.get_vec_normalize_env() if vec_normalize is None else vec_normalize
+        self.venv: VecEnv | None = getattr(model, "env", None) if vec_normalize is None else vec_normalize
 
     def predict(
         self,
@@ -205,7 +199,7 @@ class UnderAttack:
             own = memory.take(state)
             if episode_start is not None:
                 memory.forget(episode_start)
-        perturbed = _perturbed(self.attack, batch, self.vec_normalize, memory)
+        perturbed = _perturbed(self.attack, batch, self.venv, memory)
         seen = by_key(lambda part: part[0], perturbed) if single else perturbed
         predictor: PolicyPredictor = self.model
         actions, own = predictor.predict(seen, own, episode_start, deterministic)

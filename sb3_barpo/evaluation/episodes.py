@@ -8,7 +8,7 @@ import torch as th
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.type_aliases import PolicyPredictor
-from stable_baselines3.common.vec_env import VecEnv, VecMonitor, is_vecenv_wrapped, unwrap_vec_normalize
+from stable_baselines3.common.vec_env import VecEnv, VecMonitor, is_vecenv_wrapped
 
 from sb3_barpo.attacks import Attack, UnderAttack
 
@@ -92,7 +92,7 @@ def run_episodes(
     :param tell: Takes the number of episodes in a batch that is finished.
     :return: The episodes, in the order of their seeds.
     """
-    predictor = model if attack is None else UnderAttack(model, attack, unwrap_vec_normalize(venv))
+    predictor = model if attack is None else UnderAttack(model, attack, venv)
     episodes: list[Episode] = []
     for first in range(0, n_episodes, venv.num_envs):
         th.manual_seed(seed + first)

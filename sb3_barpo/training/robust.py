@@ -23,8 +23,8 @@ from sb3_barpo.adversary import (
     DictBounds,
     Samples,
     as_adversary,
+    bounds_of,
     clipped_surrogate,
-    observation_bounds,
 )
 from sb3_barpo.losses import Defence, OuterLoss
 from sb3_barpo.losses.base import plain, strength_at
@@ -274,13 +274,7 @@ class RobustUpdate(OnPolicyAlgorithm):
 
     def _bounds(self) -> Bounds | DictBounds | None:
         """The limits of the observations, as the policy sees them."""
-        space = check_observation_space(self.observation_space)
-        vec_normalize = self.get_vec_normalize_env()
-        if vec_normalize is None or not vec_normalize.norm_obs:
-            return observation_bounds(space, device=self.device)
-        if vec_normalize.observation_space.shape != space.shape:
-            return None  # a wrapper around VecNormalize, such as VecFrameStack, has rearranged what it normalised
-        return observation_bounds(space, vec_normalize.normalize_obs, self.device)
+        return bounds_of(check_observation_space(self.observation_space), self.env, self.device)
 
     def _samples(self, rollout_data: Any, update: _Update) -> Samples:
         actions = rollout_data.actions
