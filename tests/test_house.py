@@ -31,7 +31,10 @@ ROOMS: dict[str, set[str]] = {
     "controllers": {"losses", "adversary", "policies", "schedules", "checks"},
     # an attacker that learns can be in the rollouts too
     "training": {"controllers", "losses", "certify", "attacks", "adversary", "policies", "schedules", "checks"},
+    # former addresses
     "recurrent": {"training"},
+    "robust_update": {"training"},
+    "evaluate": {"evaluation"},
     "algorithms": {"policies"},  # it imports the algorithms themselves only when they are asked for
     "hyperparams": {"algorithms"},
     "agents": {"environments", "algorithms", "policies", "resume", "checks"},
