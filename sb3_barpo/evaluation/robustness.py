@@ -98,9 +98,10 @@ def evaluate_robustness(
     config = EvalConfig(n_eval_episodes, seed, deterministic)
     venv = BaseAlgorithm._wrap_env(env)
     _check_env(model, venv, warn)
-    if warn and (weak := too_weak(model, venv, max(_strengths(epsilon)))):
-        warnings.warn(weak, UserWarning, stacklevel=2)
     listed, strengths = attack_names(attacks), _strengths(epsilon)
+    by_name = any(isinstance(attack, str) for attack in listed)  # objects keep their own ε
+    if warn and by_name and (weak := too_weak(model, venv, max(strengths), ball)):
+        warnings.warn(weak, UserWarning, stacklevel=2)
     for given in listed:
         if isinstance(given, LearnedAttack):
             given.check_victim(model, venv)
