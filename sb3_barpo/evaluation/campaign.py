@@ -177,7 +177,7 @@ def _ball(agents: Sequence[LoadedAgent], ball: str | None) -> Ball | None:
 
 def _described(agent: LoadedAgent, ball: Ball | None, epsilon: float) -> dict[str, Any]:
     told = describe(agent.model, agent.venv, ball, agent)
-    if weak := too_weak(agent.model, agent.venv, epsilon):
+    if weak := too_weak(agent.model, agent.venv, epsilon, ball):
         told["warning"] = weak
     return told
 

@@ -49,12 +49,12 @@ def own_ball(model: OnPolicyAlgorithm) -> Ball | None:
     return model._adversary.ball
 
 
-def too_weak(model: OnPolicyAlgorithm, venv: VecEnv, epsilon: float) -> str:
-    """:return: A line for observations of whole numbers, none of which an attack of this ε can change; else empty."""
+def too_weak(model: OnPolicyAlgorithm, venv: VecEnv, epsilon: float, ball: Ball | None) -> str:
+    """:return: A line for whole numbers, which an attack of this ε in the default ball cannot change; else empty."""
     space = model.observation_space
     parts = list(space.spaces.values()) if isinstance(space, spaces.Dict) else [space]
     whole = all(isinstance(part, spaces.Box) and np.issubdtype(part.dtype, np.integer) for part in parts)
-    if unit_of(venv) == "std" or not whole or not 0 < epsilon < 1:
+    if ball is not None or unit_of(venv) == "std" or not whole or not 0 < epsilon < 1:
         return ""
     return (
         f"Observations are whole numbers, such as pixels of 0 to 255, so an attack of ε = {epsilon:g} changes nothing. "

@@ -100,7 +100,7 @@ def evaluate_robustness(
     _check_env(model, venv, warn)
     listed, strengths = attack_names(attacks), _strengths(epsilon)
     strongest = max(given.epsilon if isinstance(given, Attack) else max(strengths) for given in listed)
-    if warn and (weak := too_weak(model, venv, strongest)):
+    if warn and (weak := too_weak(model, venv, strongest, ball)):
         warnings.warn(weak, UserWarning, stacklevel=2)
     for given in listed:
         if isinstance(given, LearnedAttack):
