@@ -1,5 +1,6 @@
 """The random faults of a sheet, for one environment: what its sensors report of what is."""
 
+import secrets
 from collections import deque
 from typing import Any
 
@@ -42,7 +43,7 @@ class Faults:
         """
         :param seed: Seed of the faults; ``None`` draws one from the operating system.
         """
-        self._seed = np.random.SeedSequence().entropy if seed is None else seed
+        self._seed = secrets.randbits(64) if seed is None else seed
         self._episodes = 0
 
     def read(self, observation: Any, start: bool) -> Any:

@@ -17,7 +17,6 @@ Feature: TypeAlias = str | int
 #: The settings that grow with the strength: sizes of errors, and rates.
 _SIZES = ("bound", "proportional", "noise", "bias", "drift", "quantum")
 _RATES = ("hold", "dropout")
-#: Faults that need to know what came before in the episode.
 
 
 @dataclass(frozen=True)
