@@ -171,11 +171,45 @@ def test_attack_has_the_noise_of_the_sheet_in_its_units() -> None:
     assert moved[:, 1].std() == pytest.approx(0.4, rel=0.05)
 
 
-@pytest.mark.parametrize("fault", ["proportional", "bias", "drift", "delay", "hold"])
-def test_attack_refuses_faults_with_a_memory(fault: str) -> None:
-    sheet = Sensors({1: Sensor(noise=1), 0: Sensor(**{fault: 1})})
-    with pytest.raises(ValueError, match=rf"sensor 0 has faults that depend on the episode so far \({fault}\)"):
-        SensorNoise(linear_victim([1.0, 1.0]), 1.0, sheet)
+@pytest.mark.parametrize("sheet", [SHEET, SHEET.at(0.5)])
+def test_attack_reads_what_the_sensors_of_the_environments_read(sheet: Sensors) -> None:
+    """Through all episodes: bias, drift, delay and hold start anew with each, in every wrapper."""
+    model = PPO("MlpPolicy", tracking(3), device="cpu")
+    expected, _ = rollout(VecSensorFaults(make_vec_env(Tracking, 3), sheet))
+    attacked, _ = rollout(VecAttackObservation(make_vec_env(Tracking, 3), SensorNoise(model, 1.0, sheet)))
+    np.testing.assert_array_equal(attacked, expected)
+
+    env = AttackObservation(Tracking(), SensorNoise(model, 1.0, sheet))
+    seen = [env.reset(seed=5)[0]]
+    for _ in range(25):
+        observation, _, _, done, _ = env.step(np.zeros(2))
+        seen.append(env.reset()[0] if done else observation)
+    np.testing.assert_array_equal(np.array(seen), np.array(expected)[:, 0])
+
+    shown: list[np.ndarray] = []
+    model.predict = lambda seen, *args: (shown.append(seen), (np.zeros((3, 2)), None))[1]
+    victim = UnderAttack(model, SensorNoise(model, 1.0, sheet, seed=5))
+    venv = make_vec_env(Tracking, 3)
+    venv.seed(5)
+    observations, starts = venv.reset(), np.ones(3, dtype=bool)
+    for _ in range(26):
+        victim.predict(observations, episode_start=starts)
+        observations, _, starts, _ = venv.step(np.zeros((3, 2)))
+    np.testing.assert_array_equal(shown, expected)
+
+
+def test_attack_without_word_of_episodes_goes_on() -> None:
+    attack = SensorNoise(linear_victim([1.0, 1.0]), 1.0, Sensors({0: Sensor(bias=1), 1: Sensor(delay=1)}), seed=0)
+    clean = [np.full((2, 2), t, np.float32) for t in range(4)]
+    seen = [attack.perturb(row) - [t, 0] for t, row in enumerate(clean)]
+    assert [step[:, 1].tolist() for step in seen] == [[0, 0], [0, 0], [1, 1], [2, 2]]
+    np.testing.assert_allclose([step[:, 0] for step in seen], [seen[0][:, 0]] * 4, atol=1e-6)
+    attack.begin(np.array([False, True]))
+    again = attack.perturb(clean[0])
+    assert again[0, 0] == pytest.approx(seen[0][0, 0], abs=1e-6)
+    assert again[1, 0] != pytest.approx(seen[0][1, 0], abs=1e-3)
+    assert again[:, 1].tolist() == [3, 0]
+    assert attack.perturb(clean[2][:1])[0, 1] == 2  # a batch of another size starts anew
 
 
 # --- the ball

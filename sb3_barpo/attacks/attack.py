@@ -67,6 +67,14 @@ class Attack(ABC):
         """
         del seed  # a deterministic attack has no use for it
 
+    def begin(self, episode_starts: np.ndarray) -> None:
+        """
+        What the wrappers tell an attack before each batch; one that keeps something through an episode resets it there.
+
+        :param episode_starts: In which rows of the next batch an episode starts, shape ``(B,)``.
+        """
+        del episode_starts  # most attacks look at one observation at a time
+
     def victim(self, memory: Memory | None = None) -> Any:
         """
         :param memory: What a recurrent victim remembers.

@@ -27,12 +27,16 @@ from sb3_barpo.attacks.memory import Memory
 from sb3_barpo.policies.spaces import by_key, by_parts
 
 
-def _perturbed(attack: Attack, batch: Any, venv: VecEnv | None, memory: Memory | None) -> Any:
+def _perturbed(
+    attack: Attack, batch: Any, venv: VecEnv | None, memory: Memory | None, starts: np.ndarray | None
+) -> Any:
     """
     Perturb what the policy sees, within the limits of the space; statistics may move, so they are taken anew. Images
     may come with their channels last, as environments give them and SB3 turns them, and go back as they came. The
     victim's memory advances by what it is shown.
     """
+    if starts is not None:
+        attack.begin(starts)
     seen = by_key(maybe_transpose, batch, attack.observation_space)
     perturbed = attack.perturb(seen, bounds_behind(attack, venv), memory)
     if memory is not None:
@@ -95,20 +99,21 @@ class AttackObservation(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
             self.attack.seed(seed)
         observation, info = self.env.reset(seed=seed, options=options)
         self._memory = Memory.of(self.attack.model, n_envs=1)
-        return self._perturb(observation), info
+        return self._perturb(observation, start=True), info
 
     def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
         observation, reward, terminated, truncated, info = self.env.step(action)
         if not (terminated or truncated):
-            observation = self._perturb(observation)
+            observation = self._perturb(observation, start=False)
         return observation, reward, terminated, truncated, info
 
-    def _perturb(self, observation: Any) -> Any:
+    def _perturb(self, observation: Any, start: bool) -> Any:
+        starts = np.array([start])
         clean = by_key(lambda part: np.asarray(part)[None], observation)
         if self.vec_normalize is None:
-            return by_key(lambda part: part[0], _perturbed(self.attack, clean, None, self._memory))
+            return by_key(lambda part: part[0], _perturbed(self.attack, clean, None, self._memory, starts))
         seen: Any = self.vec_normalize.normalize_obs(clean)
-        perturbed = _perturbed(self.attack, seen, self.vec_normalize, self._memory)
+        perturbed = _perturbed(self.attack, seen, self.vec_normalize, self._memory, starts)
         unnormalized: Any = self.vec_normalize.unnormalize_obs(perturbed)
         moved = by_key(lambda new, old, raw, was: np.where(new == old, was, raw), perturbed, seen, unnormalized, clean)
         return by_key(_within, moved, clean, self.env.observation_space)
@@ -144,16 +149,16 @@ class VecAttackObservation(VecEnvWrapper):
     def reset(self) -> Any:
         observations = self.venv.reset()
         self._memory = Memory.of(self.attack.model, self.num_envs)
-        return self._perturb(observations)
+        return self._perturb(observations, np.ones(self.num_envs, dtype=bool))
 
     def step_wait(self) -> VecEnvStepReturn:
         observations, rewards, dones, infos = self.venv.step_wait()
         if self._memory is not None:
             self._memory.forget(dones)
-        return self._perturb(observations), rewards, dones, infos
+        return self._perturb(observations, dones), rewards, dones, infos
 
-    def _perturb(self, observations: Any) -> Any:
-        return _perturbed(self.attack, observations, self.venv, self._memory)
+    def _perturb(self, observations: Any, starts: np.ndarray) -> Any:
+        return _perturbed(self.attack, observations, self.venv, self._memory, starts)
 
 
 class UnderAttack:
@@ -185,7 +190,7 @@ class UnderAttack:
         """
         :param observation: One clean observation ``obs`` or a batch ``(B, *obs)``.
         :param state: What the last call gave back, ``None`` at first.
-        :param episode_start: Where an episode starts, shape ``(B,)``.
+        :param episode_start: Where an episode starts, shape ``(B,)``; without it, episodes go on.
         :param deterministic: Passed on.
         :return: What the model does at the perturbed observation, and what is to be remembered: the model's own state
             and the one in which the attack believes its victim to be.
@@ -199,7 +204,7 @@ class UnderAttack:
             own = memory.take(state)
             if episode_start is not None:
                 memory.forget(episode_start)
-        perturbed = _perturbed(self.attack, batch, self.venv, memory)
+        perturbed = _perturbed(self.attack, batch, self.venv, memory, episode_start)
         seen = by_key(lambda part: part[0], perturbed) if single else perturbed
         predictor: PolicyPredictor = self.model
         actions, own = predictor.predict(seen, own, episode_start, deterministic)

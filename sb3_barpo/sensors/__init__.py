@@ -7,6 +7,7 @@ errors cost (:func:`rank_sensors`).
 """
 
 from sb3_barpo.sensors.attack import SensorNoise
+from sb3_barpo.sensors.channels import CHANNELS, evaluate_channels
 from sb3_barpo.sensors.faults import Faults
 from sb3_barpo.sensors.features import FEATURES
 from sb3_barpo.sensors.ranking import SensorRanking, rank_sensors
@@ -15,6 +16,7 @@ from sb3_barpo.sensors.worst_case import RefreshBall, ball, refresh
 from sb3_barpo.sensors.wrappers import SensorFaults, VecSensorFaults
 
 __all__ = [
+    "CHANNELS",
     "FEATURES",
     "Faults",
     "Feature",
@@ -26,6 +28,7 @@ __all__ = [
     "Sensors",
     "VecSensorFaults",
     "ball",
+    "evaluate_channels",
     "rank_sensors",
     "refresh",
 ]

@@ -16,9 +16,12 @@ from sb3_barpo.sensors.sheet import Sensors
 
 class SensorNoise(Attack):
     """
-    The random faults of a sheet that need no memory: noise, range, quantisation and loss. An attack is not told where
-    episodes start, so a sheet with a gain, bias, drift, delay or hold is refused: use :class:`SensorFaults` or
-    :class:`VecSensorFaults`, which know it.
+    The random faults of a sheet as an attack. Row i of a batch has the sensors of environment i, seeded by
+    ``seed + i``: they report what those of :class:`SensorFaults` and :class:`VecSensorFaults` do, up to the rounding of
+    ``VecNormalize`` and where ``clip_obs`` has cut off what the sensors would have read.
+
+    Bias, drift, delay and hold last for an episode. The wrappers of attacks tell where one starts (:meth:`begin`);
+    one starts in all rows after :meth:`seed`, and where the size of the batch changes.
 
     Unlike a search in a ball, Gaussian noise and lost readings are not bounded by ε, which is a share of the sheet.
 
@@ -28,7 +31,7 @@ class SensorNoise(Attack):
     :param vec_normalize: The statistics between the environment and the policy, by default those of the model's
         environment.
     :param seed: Seed of the faults.
-    :raises ValueError: if the sheet has faults with a memory, or does not fit the model's observations.
+    :raises ValueError: if the sheet does not fit the model's observations.
     :raises TypeError: if a sensor measures what is not a ``Box`` of floating-point numbers.
     """
 
@@ -43,19 +46,18 @@ class SensorNoise(Attack):
         seed: int | None = None,
     ) -> None:
         super().__init__(model, epsilon)
-        for place in places(sensors, self.observation_space):
-            if faults := place.sensor.episodic_faults:
-                raise ValueError(
-                    f"The sensor {place.feature!r} has faults that depend on the episode so far ({', '.join(faults)}), "
-                    "and an attack does not know where episodes start. Use SensorFaults or VecSensorFaults."
-                )
+        places(sensors, self.observation_space)  # raises for a sheet that does not fit
         self.sensors = sensors
         self.vec_normalize = model.get_vec_normalize_env() if vec_normalize is None else vec_normalize
         self.seed(seed)
 
     def seed(self, seed: int | None) -> None:
-        self._faults = Faults(self.sensors.at(self.epsilon), self.observation_space)
-        self._faults.seed(seed)
+        self._seed = seed
+        self._faults: list[Faults] = []
+        self._starts: np.ndarray | None = None
+
+    def begin(self, episode_starts: np.ndarray) -> None:
+        self._starts = np.asarray(episode_starts, dtype=bool)
 
     def at(self, epsilon: float) -> "SensorNoise":
         """
@@ -71,10 +73,24 @@ class SensorNoise(Attack):
         seen = by_key(lambda part: part.cpu().numpy(), observations)
         statistics = self.vec_normalize
         raw: Any = seen if statistics is None else statistics.unnormalize_obs(seen)
-        size = len(next(iter(by_parts(raw).values())))
-        rows = [self._faults.read(by_key(lambda part, i=i: part[i], raw), start=True) for i in range(size)]
+        starts = self._where_episodes_start(len(next(iter(by_parts(raw).values()))))
+        rows = [
+            faults.read(by_key(lambda part, i=i: part[i], raw), bool(starts[i]))
+            for i, faults in enumerate(self._faults)
+        ]
         read: Any = by_key(lambda *parts: np.stack(parts), *rows)
         shown: Any = read if statistics is None else statistics.normalize_obs(read)
         # What no fault has touched stays as it was, bit for bit.
         kept = by_key(lambda new, old, was, now: np.where(new == old, was, now), read, raw, seen, shown)
         return by_key(lambda part, like: th.as_tensor(part).to(like), kept, observations)
+
+    def _where_episodes_start(self, size: int) -> np.ndarray:
+        """Shape ``(size,)``; new sensors if there are none for so many rows."""
+        starts, self._starts = self._starts, None
+        if len(self._faults) == size:
+            return np.zeros(size, dtype=bool) if starts is None else starts
+        sheet = self.sensors.at(self.epsilon)
+        self._faults = [Faults(sheet, self.observation_space) for _ in range(size)]
+        for i, faults in enumerate(self._faults):
+            faults.seed(None if self._seed is None else self._seed + i)
+        return np.ones(size, dtype=bool)

@@ -1,5 +1,6 @@
 """The random faults of a sheet, for one environment: what its sensors report of what is."""
 
+import secrets
 from collections import deque
 from typing import Any
 
@@ -19,8 +20,9 @@ class Faults:
     The sensors of one environment, through one episode after the other. The chain of a reading is: delay, gain, bias,
     drift and noise, range, quantisation, hold, loss.
 
-    Draws come from a generator of its own, as many at each step whatever the sizes of the faults: two sheets with
-    sensors in the same places have the same random numbers.
+    Draws come from a generator of its own for each episode, as many at each step whatever the sizes of the faults: two
+    sheets with sensors in the same places have the same random numbers, and an episode's do not depend on how long the
+    one before it was.
 
     :param sheet: The spec sheet.
     :param space: Space of the raw observations. Readings keep its bounds.
@@ -41,7 +43,8 @@ class Faults:
         """
         :param seed: Seed of the faults; ``None`` draws one from the operating system.
         """
-        self._generator = np.random.default_rng(None if seed is None else [_STREAM, seed])
+        self._seed = secrets.randbits(64) if seed is None else seed
+        self._episodes = 0
 
     def read(self, observation: Any, start: bool) -> Any:
         """
@@ -49,6 +52,9 @@ class Faults:
         :param start: Whether an episode starts with it.
         :return: What the sensors report of it, a new array; of values without a fault the same, bit for bit.
         """
+        if start:
+            self._generator = np.random.default_rng([_STREAM, self._seed, self._episodes])
+            self._episodes += 1
         parts = by_parts(observation)
         read = {key: self._read(key, np.asarray(part), start) for key, part in parts.items()}
         return read if isinstance(observation, dict) else read[""]

@@ -17,8 +17,6 @@ Feature: TypeAlias = str | int
 #: The settings that grow with the strength: sizes of errors, and rates.
 _SIZES = ("bound", "proportional", "noise", "bias", "drift", "quantum")
 _RATES = ("hold", "dropout")
-#: Faults that need to know what came before in the episode.
-_EPISODIC = ("proportional", "bias", "drift", "delay", "hold")
 
 
 @dataclass(frozen=True)
@@ -98,11 +96,6 @@ class Sensor:
         """The faults that it has at random, by name; those of limits for adversaries alone are left out."""
         sizes = [name for name in (*_SIZES[1:], *_RATES, "delay") if getattr(self, name) > 0]
         return sizes + [name for name in ("low", "high") if math.isfinite(getattr(self, name))]
-
-    @property
-    def episodic_faults(self) -> list[str]:
-        """Those of its faults that depend on the episode so far."""
-        return [name for name in _EPISODIC if getattr(self, name) > 0]
 
     def at(self, strength: float) -> "Sensor":
         """
