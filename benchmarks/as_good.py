@@ -16,7 +16,13 @@ TASKS = {
     "InvertedDoublePendulum-v5": (
         200_000,
         0.05,
-        {"n_steps": 256, "batch_size": 256, "learning_rate": 1e-3, "epsilon": "ramp_0.045_0.21_0.12", "kappa": 3.0},
+        {
+            "n_steps": 256,
+            "batch_size": 256,
+            "learning_rate": "lin_0.001",
+            "epsilon": "ramp_0.045_0.21_0.12",
+            "kappa": 3.0,
+        },
     ),
     "Hopper-v5": (
         500_000,

@@ -79,7 +79,13 @@ def test_every_example_is_listed() -> None:
     assert sorted(path.name for path in (ROOT / "examples").glob("*.py")) == sorted([*EXAMPLES, "custom_envs.py"])
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
+#: They train for longer, or start processes of their own.
+LONG = {"sensors.py", "pixels.py", "defences.py", "tune_strength.py"}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in EXAMPLES]
+)
 def test_example(name: str, tmp_path: Path) -> None:
     printed, files = EXAMPLES[name]
     done = subprocess.run(

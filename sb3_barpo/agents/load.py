@@ -24,7 +24,7 @@ class LoadedAgent:
     :param name: The name of the file, or that of its folder if the file's is a common one such as ``agent.zip``.
     :param model: The agent, on the CPU.
     :param venv: Its environments, normalised by the agent's statistics, which are frozen.
-    :param file: The agent's file.
+    :param file: The agent's file, an empty path for one that was not loaded from any.
     :param env_id: Id of its environment.
     :param statistics: File of the statistics, ``None`` if there are none.
     :param note: One line on what was assumed, empty for nothing.
@@ -33,8 +33,8 @@ class LoadedAgent:
     name: str
     model: OnPolicyAlgorithm
     venv: VecEnv
-    file: Path
-    env_id: str
+    file: Path = Path()
+    env_id: str = ""
     statistics: Path | None = None
     note: str = ""
 

@@ -74,7 +74,7 @@ def describe(model: OnPolicyAlgorithm, venv: VecEnv, ball: Ball | None, loaded: 
     layer = unwrap_vec_normalize(venv)
     statistics = loaded.statistics if loaded is not None else None
     told: dict[str, Any] = {
-        "file": None if loaded is None else str(loaded.file),
+        "file": None if loaded is None or not loaded.file.name else str(loaded.file),
         "steps": model.num_timesteps,
         "algorithm": type(model).__name__,
         "train_seed": model.seed,
