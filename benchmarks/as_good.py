@@ -3,12 +3,18 @@ Does a faster update train agents as good? BARPO on two tasks, five seeds, to be
 
     make bench BENCH=as_good BENCH_ARGS="--output benchmarks/as_good/after"
 
-Rows are ``<output>/<task>.csv``, one an episode. A run that was killed is resumed by the same command.
+Rows are ``<output>/<task>.csv``, one an episode. A run that was killed is resumed by the same command. ``table.md``
+beside the output folder compares all folders that lie there.
 """
 
 import argparse
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
+
+from sb3_barpo.evaluation import RobustnessReport
+from sb3_barpo.evaluation.statistics import interquartile_mean
 from sb3_barpo.experiment import Agent, Evaluation, run
 
 #: Settings of PPO with which both tasks learn, and the strength of training and evaluation.
@@ -53,6 +59,24 @@ def main() -> None:
         report = run(agents, evaluation, args.output / "agents" / env, args.jobs)
         report.to_csv(args.output / f"{env}.csv")
         print(f"{env}\n{report.to_markdown()}\n{report.verdict()}\n", flush=True)
+    compared = table(args.output.parent)
+    (args.output.parent / "table.md").write_text(compared + "\n", encoding="utf-8")
+    print(compared)
+
+
+def table(folder: Path) -> str:
+    """One row for each version and task: returns of all seeds, rising, and their interquartile mean."""
+    rows = []
+    for env, (_, epsilon, _) in TASKS.items():
+        for path in sorted(folder.glob(f"*/{env}.csv"), reverse=True):
+            summary = RobustnessReport.from_csv(path).summary()
+            row = {"task": f"{env}, ε = {epsilon:g}", "version": path.parent.name}
+            for name, column in (("natural", "natural"), ("MAD", "mad"), ("PA-AD", "paad"), ("worst", "worst_case")):
+                returns = summary[column].to_numpy()
+                seeds = ", ".join(f"{one:.0f}" for one in np.sort(returns))
+                row[name] = f"{interquartile_mean(returns):.0f} ({seeds})"
+            rows.append(row)
+    return str(pd.DataFrame(rows).to_markdown(index=False))
 
 
 if __name__ == "__main__":
