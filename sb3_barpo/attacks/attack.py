@@ -151,7 +151,7 @@ class Attack(ABC):
             )
         if not is_finite(observations):
             raise ValueError(
-                "An observation is NaN or infinite, so no ball can be laid around it. Find the environment's fault, "
+                "An observation is NaN or infinite, so it cannot be perturbed. Find the environment's fault, "
                 "with stable_baselines3's VecCheckNan for example."
             )
 
