@@ -74,8 +74,8 @@ class RobustUpdate(OnPolicyAlgorithm):
     :param kwargs: Settings of the outer loss by name, ``kappa`` for :class:`sb3_barpo.losses.WorstCase`; and PPO's
         further arguments.
     :raises ValueError: for a negative or not finite strength, an unknown spec, a ball of the wrong shape.
-    :raises TypeError: for an observation space that is not supported, or an ``adversary`` that is neither an adversary nor
-        a spec.
+    :raises TypeError: for an observation space that is not supported, or an ``adversary`` that is neither one
+        nor a spec.
     """
 
     #: The algorithm in one line: what its adversary raises, and what the policy descends on.
