@@ -50,13 +50,14 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Evaluations whose natural return rises while the worst case falls."""
     results = iter([(1.0, 9.0), (2.0, 8.0), (3.0, 7.0)])
 
-    def evaluate(*args: Any, **kwargs: Any) -> RobustnessReport:
+    def evaluate(self: RobustEvalCallback) -> RobustnessReport:
         natural, worst = next(results)
         rows = [("A", "natural", 0.0, 0, 0, natural, 5), ("A", "mad", 0.1, 0, 0, worst, 5)]
         columns = ["agent", "attack", "epsilon", "episode", "seed", "return", "length"]
-        return RobustnessReport(pd.DataFrame(rows, columns=columns))
+        self.report = RobustnessReport(pd.DataFrame(rows, columns=columns))
+        return self.report
 
-    monkeypatch.setattr("sb3_barpo.evaluation.callbacks.evaluate_robustness", evaluate)
+    monkeypatch.setattr(RobustEvalCallback, "evaluate", evaluate)
 
 
 @pytest.mark.usefixtures("scripted")

@@ -135,13 +135,15 @@ def test_a_folder_holds_one_evaluation(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 def test_an_output_that_cannot_be_written_is_noticed_before_work_begins(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").write_text("")
-    monkeypatch.setattr("sb3_barpo.evaluation.campaign.find_attacks", lambda *args: pytest.fail("work began"))
-    said = refusal(capsys, stored(tmp_path / "agent"), "--epsilon", 0.1, "--output", tmp_path / "file" / "out")
+    with pytest.raises(SystemExit):
+        evaluated(stored(tmp_path / "agent"), "--epsilon", 0.1, "--output", tmp_path / "file" / "out")
+    said = capsys.readouterr().err
     assert "Cannot write to the folder" in said
     assert "Choose another output folder" in said
+    assert "natural" not in said  # the line that tells of finished episodes
 
 
 def test_what_training_does_not_tell_is_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,5 @@
 """What a trial is judged by, and what it reports and keeps."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import optuna
@@ -13,7 +12,7 @@ from optuna.pruners import BasePruner, NopPruner
 from stable_baselines3.common.env_util import make_vec_env
 
 from sb3_barpo import BARPO
-from sb3_barpo.evaluation import RobustnessReport, evaluate_robustness
+from sb3_barpo.evaluation import RobustEvalCallback, RobustnessReport, evaluate_robustness
 from sb3_barpo.tuning import (
     Blend,
     Criterion,
@@ -48,19 +47,18 @@ def stored(trial: optuna.Trial) -> optuna.trial.FrozenTrial:
 
 
 @pytest.fixture
-def scripted(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Evaluations of these natural returns and worst cases, in order."""
     results = iter([(10.0, 4.0), (20.0, 30.0), (30.0, 6.0)])
 
-    def evaluate(*args: Any, **kwargs: Any) -> RobustnessReport:
+    def evaluate(self: RobustEvalCallback) -> RobustnessReport:
         natural, worst = next(results)
         rows = [("A", "natural", 0.0, 0, 0, natural, 5), ("A", "mad", 0.1, 0, 0, worst, 5)]
         columns = ["agent", "attack", "epsilon", "episode", "seed", "return", "length"]
-        return RobustnessReport(pd.DataFrame(rows, columns=columns))
+        self.report = RobustnessReport(pd.DataFrame(rows, columns=columns))
+        return self.report
 
-    with monkeypatch.context() as patch:
-        patch.setattr("sb3_barpo.evaluation.callbacks.evaluate_robustness", evaluate)
-        yield
+    monkeypatch.setattr(RobustEvalCallback, "evaluate", evaluate)
 
 
 # Criteria

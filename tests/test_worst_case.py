@@ -31,7 +31,7 @@ from sb3_barpo.attacks import (
     UnderAttack,
     VecAttackObservation,
 )
-from sb3_barpo.attacks.sarsa import Transitions, _collect
+from sb3_barpo.attacks.sarsa import QNetwork, Transitions
 
 EPSILON, GAMMA, LOG_STD = 0.3, 0.9, -0.5
 PPO_SETTINGS: dict[str, Any] = {"learning_rate": 1e-2, "n_steps": 32, "batch_size": 128, "gamma": 0.5}
@@ -136,8 +136,13 @@ def test_the_action_value_is_the_analytic_one(monkeypatch: pytest.MonkeyPatch) -
     """
     monkeypatch.setattr("sb3_barpo.attacks.sarsa.smooth_l1_loss", mse_loss)
     seen: list[Transitions] = []
-    monkeypatch.setattr("sb3_barpo.attacks.sarsa._collect", lambda *args: seen.append(_collect(*args)) or seen[0])
-    attack = RobustSarsa(the_model(LOG_STD), EPSILON, seed=0, **SARSA_SETTINGS).fit(systems(32), 16_384)
+
+    class Watched(RobustSarsa):
+        def _train(self, q: QNetwork, data: Transitions, progress_bar: bool) -> None:
+            seen.append(data)
+            super()._train(q, data, progress_bar)
+
+    attack = Watched(the_model(LOG_STD), EPSILON, seed=0, **SARSA_SETTINGS).fit(systems(32), 16_384)
 
     inputs, scaled = seen[0].inputs.double().numpy(), seen[0].rewards.numpy()
     successors = DRIFT * inputs[:, :2] + PUSH * inputs[:, 2:]
