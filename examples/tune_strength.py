@@ -22,7 +22,8 @@ args = parser.parse_args()
 
 EPSILON = 0.3  # the strength against which the agent shall be robust
 
-# What is searched: epsilon rises as a ramp to between a quarter and twice of EPSILON, kappa is constant.
+# What is searched: how late and how fast epsilon rises to EPSILON, the margin (training at half to four times EPSILON),
+# and a constant kappa.
 space = StrengthSpace.around(EPSILON)
 
 

@@ -32,6 +32,15 @@ def require_count(name: str, value: object, remedy: str) -> None:
     require(isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1, name, value, remedy)
 
 
+def require_margin(name: str, value: object) -> None:
+    """
+    :param name: Name of the setting.
+    :param value: Its value.
+    :raises ValueError: if it is not a finite number above 0.
+    """
+    require(is_number(value) and 0 < value < math.inf, name, value, "a margin is a finite number above 0, such as 2.0")
+
+
 def require_strength(name: str, value: object) -> None:
     """
     :param name: Name of the setting.

@@ -115,7 +115,8 @@ def _add_tune(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         help="settings of a Zoo entry, name:value each",
     )
     space = sub.add_argument_group("what is searched")
-    space.add_argument("--epsilon-range", type=float, nargs=2, help="default: a quarter to twice of --epsilon")
+    space.add_argument("--margin-range", type=float, nargs=2, help="times --epsilon; default: 0.5 to 4")
+    space.add_argument("--epsilon-range", type=float, nargs=2, help="searched instead of a margin; default: --epsilon")
     space.add_argument("--kappa-range", type=float, nargs=2, default=[0.1, 10.0], help="range of kappa")
     space.add_argument("--epsilon-kinds", nargs="+", default=["ramp"], help="kinds of epsilon's schedule")
     space.add_argument("--kappa-kinds", nargs="+", default=["constant"], help="kinds of kappa's schedule")
@@ -168,15 +169,17 @@ def _tune(**args: Any) -> None:
     criterion |= {"blend": {"weight": args["weight"]}, "floor": {"natural": args["natural_floor"]}}.get(
         args["criterion"], {}
     )
+    around = tuning.StrengthSpace.around(epsilon)
     settings = tuning.Tuning(
         agent,
         tuning.StrengthSpace(
-            tuple(args["epsilon_range"] or tuning.StrengthSpace.around(epsilon).epsilon),
+            tuple(args["epsilon_range"] or around.epsilon),
             tuple(args["kappa_range"]),
             args["epsilon_kinds"],
             args["kappa_kinds"],
             solvers=args["solvers"],
             n_steps=tuple(args["inner_steps"]),
+            margin=tuple(args["margin_range"] or ((1.0, 1.0) if args["epsilon_range"] else around.margin)),
         ),
         Evaluation([epsilon], args["attacks"], args["episodes"]),
         tuning.as_criterion(criterion),

@@ -16,7 +16,7 @@ SETTINGS: dict[str, Any] = {"n_steps": 256, "batch_size": 256, "learning_rate": 
 N_ENVS = 8
 #: The adversary in training: a ramp to nine tenths of the ε to be withstood, from 12 to 21 % of training. It is, with
 #: BARPO's κ, what ``tune`` found on this task (trial 19 in docs/results.md), rounded.
-SHARE, END, BEGIN, KAPPA = 0.9, 0.21, 0.12, 3.0
+MARGIN, END, BEGIN, KAPPA = 0.9, 0.21, 0.12, 3.0
 
 
 def demo(
@@ -51,7 +51,7 @@ def demo(
     check_writable(output)
     find_env(env)
     # Longest first, so that two processes end together.
-    adversary = {"epsilon": f"ramp_{SHARE * epsilon:g}_{END}_{BEGIN}"}
+    adversary: dict[str, Any] = {"epsilon": f"ramp_{epsilon:g}_{END}_{BEGIN}", "margin": MARGIN}
     agents = [
         Agent(algo.upper(), algo, env, seed, steps, N_ENVS, SETTINGS | own)
         for algo, own in (("barpo", adversary | {"kappa": KAPPA}), ("arpo", adversary), ("ppo", {}))
@@ -70,7 +70,7 @@ def demo(
 def _markdown(report: RobustnessReport, env: str, steps: int, seed: int) -> str:
     return f"""# PPO, ARPO and BARPO under attack
 
-{env}, {steps} steps of training, seed {seed}; adversary of ARPO and BARPO: ε rises to {SHARE * report.epsilons[-1]:g}
+{env}, {steps} steps of training, seed {seed}; adversary of ARPO and BARPO: ε rises to {MARGIN * report.epsilons[-1]:g}
 between {100 * BEGIN:g} and {100 * END:g} % of training; κ of BARPO: {KAPPA:g}. One seed of training shows what happens,
 not how often.
 

@@ -28,6 +28,7 @@ class Cheap(Tuning):
     def objective(self, trial: optuna.Trial) -> tuple[float, ...]:
         strength = suggest_strength(trial, self.space)
         epsilon, kappa = (as_schedule(strength[name])(0.0) for name in ("epsilon", "kappa"))
+        epsilon *= strength["margin"]
         time.sleep(self.agent.n_envs / 100)
         natural, worst_case = 100 - 100 * epsilon, 100 * epsilon - abs(kappa - 1)
         trial.set_user_attr("natural", natural)

@@ -17,6 +17,7 @@ from sb3_barpo.schedules import (
     Cyclic,
     Join,
     Linear,
+    Paper,
     Ramp,
     Schedule,
     Smooth,
@@ -37,6 +38,7 @@ def steps(draw):
 
 PLAIN = {
     Constant: st.builds(Constant, strengths),
+    Paper: st.builds(Paper, strengths),
     Ramp: st.builds(Ramp, strengths, st.floats(0.6, 1), st.floats(0, 0.5), st.floats(0.1, 5)),
     Linear: st.builds(Linear, strengths, strengths),
     Cosine: st.builds(Cosine, strengths, strengths),
@@ -63,6 +65,7 @@ schedules = st.one_of(*PLAIN.values(), joins())
     [
         ("constant_0.3", [(0, 0.3), (0.4, 0.3), (1, 0.3)]),
         ("ramp_0.075", [(0, 0), (0.25, 0.025), (0.375, 0.0375), (0.75, 0.075), (1, 0.075)]),
+        ("paper_0.075", [(0, 0), (0.25, 0.025), (0.375, 0.0375), (0.75, 0.075), (1, 0.075)]),
         ("ramp_2_0.6_0.2_2", [(0, 0), (0.2, 0), (0.3, 0.125), (0.4, 0.5), (0.6, 2), (1, 2)]),
         ("linear_1_3", [(0, 1), (0.25, 1.5), (0.5, 2), (1, 3)]),
         ("linear_3_0", [(0, 3), (1 / 3, 2), (1, 0)]),
@@ -96,7 +99,7 @@ def test_every_value_is_a_finite_strength(schedule, progress):
     assert 0 <= value < math.inf
 
 
-@given(schedule=st.one_of(PLAIN[Ramp], PLAIN[Smooth]), first=fractions, second=fractions)
+@given(schedule=st.one_of(PLAIN[Ramp], PLAIN[Paper], PLAIN[Smooth]), first=fractions, second=fractions)
 def test_kinds_that_rise_never_fall_and_end_at_their_value(schedule, first, second):
     early, late = sorted((first, second))
     assert schedule.at(early) <= schedule.at(late) * (1 + 1e-12)
@@ -233,6 +236,7 @@ def test_a_spec_with_missing_or_extra_entries_is_refused_with_the_names(spec):
     [
         Constant,
         Ramp,
+        Paper,
         Smooth,
         lambda bad: Linear(bad, 1),
         lambda bad: Linear(1, bad),

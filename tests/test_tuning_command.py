@@ -105,7 +105,13 @@ def test_all_of_the_space_can_be_said(tmp_path: Path, monkeypatch: pytest.Monkey
     kinds = ["--epsilon-kinds", "ramp", "step", "--kappa-kinds", "linear", "--solvers", "pgd", "sgld"]
     with pytest.raises(SystemExit):
         command(tmp_path, *ranges, *kinds, "--criterion", "floor", "--natural-floor", "-500")
+    with pytest.raises(SystemExit):
+        command(tmp_path, "--epsilon", "0.1")
+    with pytest.raises(SystemExit):
+        command(tmp_path, "--epsilon", "0.1", "--margin-range", "1", "3")
     assert said[0].space == StrengthSpace(
         (0.1, 0.3), (1.0, 2.0), ("ramp", "step"), ("linear",), 0.75, ("pgd", "sgld"), (2, 5)
     )
     assert said[0].criterion == Floor(-500.0)
+    assert said[1].space == StrengthSpace.around(0.1) == StrengthSpace((0.1, 0.1), margin=(0.5, 4.0))
+    assert said[2].space == StrengthSpace((0.1, 0.1), margin=(1.0, 3.0))

@@ -212,7 +212,7 @@ def test_tables_and_pictures(criterion: Any, tmp_path: Path) -> None:
     table = pd.read_csv(tmp_path / "trials.csv")
     assert len(table) == 12
     assert table["user_attrs_natural"].to_list() == [trial.user_attrs["natural"] for trial in study.trials]
-    assert {"params_epsilon.ramp.value", "state", "user_attrs_worst_case"} <= set(table)
+    assert {"params_margin", "state", "user_attrs_worst_case"} <= set(table)
 
 
 def test_a_study_of_one_trial_has_pictures(tmp_path: Path) -> None:

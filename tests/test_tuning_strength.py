@@ -15,7 +15,7 @@ from sb3_barpo.schedules import Ramp, as_schedule
 from sb3_barpo.tuning import StrengthSpace, strength_params, suggest_strength
 
 KINDS = ("constant", "ramp", "linear", "cosine", "smooth", "step", "cyclic")
-EVERYTHING = StrengthSpace((0.01, 0.2), (0.1, 10.0), KINDS, KINDS, 0.75, ("sgld", "pgd"), (2, 12))
+EVERYTHING = StrengthSpace((0.01, 0.2), (0.1, 10.0), KINDS, KINDS, 0.75, ("sgld", "pgd"), (2, 12), (0.5, 4.0))
 DEFAULT = StrengthSpace.around(0.1)
 
 strengths = {"epsilon": st.floats(0.01, 0.2), "kappa": st.floats(0.1, 10.0)}
@@ -36,6 +36,7 @@ PARAMETERS: dict[str, dict[str, st.SearchStrategy[Any] | None]] = {
 def params(draw: Any) -> dict[str, Any]:
     """All parameters of one trial in the space of everything."""
     drawn = {"solver": draw(st.sampled_from(["sgld", "pgd"])), "n_steps": draw(st.integers(2, 12))}
+    drawn["margin"] = draw(st.floats(0.5, 4.0))
     for name, strength in strengths.items():
         kind = drawn[f"{name}.kind"] = draw(st.sampled_from(KINDS))
         for key, values in PARAMETERS[kind].items():
@@ -119,9 +120,9 @@ def test_the_algorithms_take_what_is_suggested(algorithm: type[BARPO]) -> None:
 def test_the_default_space_is_one_ramp_without_branches() -> None:
     (trial,) = sampled(DEFAULT, 1).trials
     assert trial.distributions == {
-        "epsilon.ramp.value": FloatDistribution(0.025, 0.2, log=True),
         "epsilon.ramp.end": FloatDistribution(0.1, 0.75),
         "epsilon.ramp.delay": FloatDistribution(0.0, 0.8),
+        "margin": FloatDistribution(0.5, 4.0, log=True),
         "kappa.constant.value": FloatDistribution(0.1, 10.0, log=True),
     }
 
@@ -137,13 +138,14 @@ def test_kinds_and_solvers_are_parameters_where_there_are_several() -> None:
 
 def test_a_suggestion_by_hand() -> None:
     drawn = {
-        "epsilon.ramp.value": 0.123456,
         "epsilon.ramp.end": 0.5,
         "epsilon.ramp.delay": 0.2,
+        "margin": 1.23456,
         "kappa.constant.value": 2.0,
     }
     assert suggest_strength(FixedTrial(drawn), DEFAULT) == {
-        "epsilon": {"kind": "ramp", "value": 0.1235, "end": 0.5, "begin": 0.1, "power": 1.0},
+        "epsilon": {"kind": "ramp", "value": 0.1, "end": 0.5, "begin": 0.1, "power": 1.0},
+        "margin": 1.235,
         "kappa": {"kind": "constant", "value": 2.0},
         "adversary": {"solver": "sgld", "n_steps": 10},
     }
@@ -151,13 +153,34 @@ def test_a_suggestion_by_hand() -> None:
 
 def test_a_setting_in_any_form_gives_parameters() -> None:
     expected = {
-        "epsilon.ramp.value": 0.1,
         "epsilon.ramp.end": 0.75,
         "epsilon.ramp.delay": 0.0,
+        "margin": 1.0,
         "kappa.constant.value": 1.0,
     }
     for epsilon in ("ramp_0.1", Ramp(0.1), {"kind": "ramp", "value": 0.1}):
         assert strength_params({"epsilon": epsilon, "kappa": 1}, DEFAULT) == expected
+        assert strength_params({"epsilon": epsilon, "kappa": 1, "margin": 2.0}, DEFAULT) == expected | {"margin": 2.0}
+
+
+def test_a_range_of_epsilon_is_searched_without_a_margin() -> None:
+    space = StrengthSpace((0.05, 0.2))
+    (trial,) = sampled(space, 1).trials
+    assert trial.distributions["epsilon.ramp.value"] == FloatDistribution(0.05, 0.2, log=True)
+    assert "margin" not in trial.params
+    assert trial.user_attrs["spec"]["margin"] == 1.0
+
+
+@pytest.mark.parametrize(("kind", "early"), [("linear", "initial"), ("cosine", "initial"), ("step", "first")])
+def test_before_a_given_strength_comes_less(kind: str, early: str) -> None:
+    space = StrengthSpace((0.1, 0.1), epsilon_kinds=(kind,), margin=(0.5, 4.0))
+    for trial in sampled(space).trials:
+        assert trial.distributions[f"epsilon.{kind}.{early}"] == FloatDistribution(0.0, 0.1)
+        schedule = as_schedule(trial.user_attrs["spec"]["epsilon"])
+        assert schedule(0.0) == 0.1
+        assert schedule(1.0) == pytest.approx(trial.params[f"epsilon.{kind}.{early}"], rel=1e-3)
+        again = strength_params(trial.user_attrs["spec"], space)
+        assert again == pytest.approx(trial.params, rel=1e-3)
 
 
 def test_a_value_that_is_not_searched_is_no_parameter() -> None:
@@ -177,6 +200,7 @@ def test_a_value_that_is_not_searched_is_no_parameter() -> None:
         ({"epsilon": (0.1, float("inf"))}, "two finite numbers above 0"),
         ({"kappa": (-1.0, 1.0)}, "kappa is"),
         ({"n_steps": (0, 0)}, "n_steps is"),
+        ({"margin": (0, 2)}, "margin is"),
         ({"latest": 0.1}, r"latest is a fraction of training from 0\.2 to 1, but it is 0\.1"),
         ({"latest": 1.1}, "latest is a fraction"),
         ({"epsilon_kinds": ["ramp", "zigzag"]}, r"epsilon_kinds is \('ramp', 'zigzag'\).*constant, ramp, linear"),
@@ -197,7 +221,8 @@ def test_a_space_that_is_none(changes: dict[str, Any], match: str) -> None:
             r"is 'constant_0\.1', but the space has only these kinds: ramp",
         ),
         ({"epsilon": lambda progress: 0.1, "kappa": 1}, "the space has only these kinds"),
-        ({"epsilon": "ramp_0.5", "kappa": 1}, r"epsilon's value is 0\.5 in 'ramp_0\.5'.*from 0\.025 to 0\.2"),
+        ({"epsilon": "ramp_0.5", "kappa": 1}, r"epsilon's value is 0\.5 in 'ramp_0\.5'.*from 0\.1 to 0\.1"),
+        ({"epsilon": "ramp_0.1", "kappa": 1, "margin": 5.0}, r"The margin is 5, but the space goes from 0\.5 to 4"),
         ({"epsilon": "ramp_0.1_0.9", "kappa": 1}, r"epsilon's end is 0\.9"),
         ({"epsilon": "ramp_0.1_0.7_0.6", "kappa": 1}, r"epsilon's delay is 0\.857143"),
         ({"epsilon": "ramp_0.1", "kappa": 0}, r"kappa's value is 0 in 0"),

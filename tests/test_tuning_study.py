@@ -81,7 +81,7 @@ def drawn(study: optuna.Study) -> list[dict[str, Any]]:
 def test_the_paper_s_setting_is_trial_0(tmp_path: Path) -> None:
     study = run_trials(cheap(), tmp_path / "log", "it", 2)
     assert study.trials[0].params == {
-        "epsilon.ramp.value": 0.1,
+        "margin": 1.0,
         "epsilon.ramp.end": 0.75,
         "epsilon.ramp.delay": 0.0,
         "kappa.constant.value": 1.0,

@@ -49,7 +49,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         type=float,
         nargs="+",
         help="strength, in units of what the policy sees (after VecNormalize: standard deviations); several make a "
-        "curve (default: the strength at the end of the agents' training)",
+        "curve (default: the epsilon that the agents were trained to withstand, without their margin)",
     )
     how.add_argument(
         "--ball", choices=BALLS, help="ball of the attacks (default: the one the agents were trained with)"

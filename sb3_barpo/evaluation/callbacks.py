@@ -32,8 +32,8 @@ class RobustEvalCallback(EvalCallback):
     :param eval_env: Evaluation environment, wrapped as the training environment is, but not by an attack. The
         statistics of ``VecNormalize`` are copied to it.
     :param attacks: Names of attacks that need no learning.
-    :param epsilon: Their strength, in units of what the policy sees, by default the one at the end of the agent's
-        training, and 0.075 for agents that are not trained to be robust.
+    :param epsilon: Their strength, in units of what the policy sees, by default the one that the agent shall withstand
+        (its ε at the end of training, without the margin), and 0.075 for agents that are not trained to be robust.
     :param seed: Seed of the first episode, by default the first of :data:`sb3_barpo.seeds.CALLBACKS`, none of which
         ``evaluate`` reports on: the best model would look better on the episodes by which it was chosen.
     :param ball: Their ball, by default the agent's own.

@@ -55,7 +55,7 @@ def evaluate(
     :param agents: The agents; their names must differ.
     :param attacks: Names of attacks, or ``"all"``.
     :param epsilon: Strengths, one or several. Learned attacks are fitted at the largest and used at all. By default the
-        strength at the end of the agents' training.
+        strength that the agents shall withstand, ε at the end of their training without the margin.
     :param budget: How many attackers are fitted for each learned attack.
     :param output: Folder to write to, by default :func:`default_output`.
     :param n_jobs: Number of processes.

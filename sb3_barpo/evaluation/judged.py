@@ -38,7 +38,10 @@ def env_of(venv: VecEnv) -> tuple[str, dict[str, Any]]:
 
 
 def own_epsilon(model: OnPolicyAlgorithm) -> float | None:
-    """:return: The strength at the end of an agent's training, ``None`` for one that is not trained to be robust."""
+    """
+    :return: The strength that an agent shall withstand, ε at the end of its training without the margin; ``None`` for
+        one that is not trained to be robust.
+    """
     return float(as_schedule(model.epsilon)(0.0)) if isinstance(model, RobustUpdate) else None
 
 
@@ -89,7 +92,8 @@ def describe(model: OnPolicyAlgorithm, venv: VecEnv, ball: Ball | None, loaded: 
     }
     if isinstance(model, RobustUpdate):
         epsilon = model.epsilon if isinstance(model.epsilon, int | float | str) else repr(model.epsilon)
-        told["training"] = {"epsilon": epsilon, "ball": repr(model._adversary.ball), **model.outer_loss().spec()}
+        strength = {"epsilon": epsilon, "margin": model.margin}
+        told["training"] = {**strength, "ball": repr(model._adversary.ball), **model.outer_loss().spec()}
     if loaded is not None and loaded.note:
         told["assumed"] = loaded.note
     return told

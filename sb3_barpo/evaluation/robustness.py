@@ -66,8 +66,8 @@ def evaluate_robustness(
     :param attacks: Names, ``"all"`` for the six of the field's tables, or :class:`Attack` objects, fitted if they are
         learned. Objects keep their own ε.
     :param epsilon: Strength of the named attacks, in units of what the policy sees; or several, for a
-        curve over ε. Defaults to the strength at the end of the agent's own training, and to 0.075 for agents that were
-        not trained to be robust.
+        curve over ε. Defaults to the strength that the agent shall withstand (its ε at the end of training, without the
+        margin), and to 0.075 for agents that were not trained to be robust.
     :param n_eval_episodes: Number of episodes for each attack and ε.
     :param seed: Seed of the first episode.
     :param deterministic: Whether the agent takes its most likely action.

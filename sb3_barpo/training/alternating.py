@@ -20,7 +20,6 @@ from sb3_barpo.attacks import PAAD, SARL, Origin, PolicyAttack
 from sb3_barpo.attacks.victim import normalizer_digest, sample_actions, undisturbed, victim_digest
 from sb3_barpo.attacks.wrappers import bounds_behind
 from sb3_barpo.losses import Defence, Regularised
-from sb3_barpo.losses.base import strength_at
 from sb3_barpo.training.presets import RobustPPO
 from sb3_barpo.training.robust import RobustUpdate
 from sb3_barpo.training.signature import signature_of
@@ -238,8 +237,7 @@ class ATLA(RobustPPO):
         self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
     ) -> bool:
         """The agent's turn: a rollout of what its attacker shows it."""
-        progress = min(self._progress_held, max(self._current_progress_remaining, 0.0))
-        epsilon = strength_at("epsilon", self.epsilon, progress)
+        epsilon = self.training_epsilon()
         self._attacked = epsilon > 0
         if not self._attacked:
             if self._turns is not None:

@@ -5,15 +5,13 @@ import dataclasses
 import inspect
 from collections import defaultdict
 from contextlib import nullcontext
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import Any, ClassVar, TypeVar
 
-import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
-from stable_baselines3.common.utils import explained_variance
 from torch.nn import functional as F
 
 from sb3_barpo.adversary import (
@@ -26,6 +24,7 @@ from sb3_barpo.adversary import (
     bounds_of,
     clipped_surrogate,
 )
+from sb3_barpo.checks import require_margin
 from sb3_barpo.losses import Defence, OuterLoss
 from sb3_barpo.losses.base import plain, strength_at
 from sb3_barpo.policies import by_hand
@@ -34,20 +33,11 @@ from sb3_barpo.policies.spaces import check_observation_space
 from sb3_barpo.schedules import ScheduleLike, as_schedule
 from sb3_barpo.training.inner import Inner, Logs
 from sb3_barpo.training.optim import fused
+from sb3_barpo.training.records import Update, record_update
 from sb3_barpo.training.robust_by_hand import RobustUpdateByHand
 from sb3_barpo.training.signature import signature_of
 
 SelfRobustUpdate = TypeVar("SelfRobustUpdate", bound="RobustUpdate")
-
-
-class _Update(NamedTuple):
-    """What stays the same during one call of ``train``. ``inner`` is ``None`` where this is PPO: at strength 0, say."""
-
-    clip_range: float
-    clip_range_vf: float | None
-    epsilon: float
-    loss: OuterLoss
-    inner: Inner | None
 
 
 class RobustUpdate(OnPolicyAlgorithm):
@@ -60,20 +50,24 @@ class RobustUpdate(OnPolicyAlgorithm):
     ``-mean surr(s)``, with ``s'`` held fixed. Value loss and entropy bonus stay on clean observations. At
     ``epsilon=0`` this is SB3's PPO, bit for bit.
 
-    ``epsilon`` and the settings of the loss, such as ``kappa``, may be set at any time: the next update takes them.
+    ``epsilon``, ``margin`` and the settings of the loss, such as ``kappa``, may be set at any time: the next update
+    takes them.
 
     :param policy: As in PPO.
     :param env: As in PPO; observations must be ``Box``, images among them, or ``Dict``.
     :param args: PPO's further arguments, by position.
-    :param epsilon: The strength: radius of the adversary's ball, in units of what the policy sees (after
-        ``VecNormalize``). A number, a schedule, a spec or a string (see :mod:`sb3_barpo.schedules`). Its time never
-        runs backwards when training is continued by ``learn(..., reset_num_timesteps=False)``.
+    :param epsilon: The strength to be withstood: radius of the ball of the attacks, in units of what the policy sees
+        (after ``VecNormalize``). A number, a schedule, a spec or a string (see :mod:`sb3_barpo.schedules`). Its time
+        never runs backwards when training is continued by ``learn(..., reset_num_timesteps=False)``.
+    :param margin: Training is at ``margin * epsilon``; evaluations are at ε by default. Above 1, an agent trained
+        against a stronger adversary than the one that it will be judged by.
     :param adversary: Who looks for ``s'``; defaults to the algorithm's own, by ten steps of SGLD at a sample's first
         visit and two at later ones (:class:`sb3_barpo.adversary.WarmStart`). Also a spec of what differs from it, such
         as ``{"n_steps": 5}`` (:func:`sb3_barpo.adversary.as_adversary`). The model keeps a copy, with the model's seed.
     :param kwargs: Settings of the outer loss by name, ``kappa`` for :class:`sb3_barpo.losses.WorstCase`; and PPO's
         further arguments.
-    :raises ValueError: for a negative or not finite strength, an unknown spec, a ball of the wrong shape.
+    :raises ValueError: for a negative or not finite strength, a margin that is not above 0, an unknown spec, a ball of
+        the wrong shape.
     :raises TypeError: for an observation space that is not supported, or an ``adversary`` that is neither one
         nor a spec.
     """
@@ -103,6 +97,7 @@ class RobustUpdate(OnPolicyAlgorithm):
         env: GymEnv | str,
         *args: Any,
         epsilon: ScheduleLike = "ramp_0.075",
+        margin: float = 1.0,
         adversary: AdversaryLike = None,
         _init_setup_model: bool = True,
         **kwargs: Any,
@@ -110,6 +105,7 @@ class RobustUpdate(OnPolicyAlgorithm):
         settings = {name: kwargs.pop(name, None) for name in self._loss_settings()}
         super().__init__(policy, env, *args, _init_setup_model=False, **kwargs)  # type: ignore[misc]  # not in args
         self.epsilon = epsilon
+        self.margin = margin
         self.adversary = adversary
         #: Tells files of one algorithm from those of another.
         self.algorithm = type(self).__name__
@@ -143,6 +139,7 @@ class RobustUpdate(OnPolicyAlgorithm):
         for name, value in self.outer_loss().spec().items():
             setattr(self, name, value)
         as_schedule(self.epsilon)  # raises for what is none
+        require_margin("margin", self.margin)
         chosen = as_adversary(self.adversary, self.default_adversary())
         chosen.ball.check(check_observation_space(self.observation_space))
         self._adversary = copy.copy(chosen)  # not a plain Adversary of its parts: a subclass stays one
@@ -197,9 +194,9 @@ class RobustUpdate(OnPolicyAlgorithm):
         else:
             with nullcontext() if inner is None else fused(self.policy.optimizer):
                 loss = self._epochs(update, logs)
-        self._record_update(loss, update, logs)
+        record_update(self, loss, update, logs)
 
-    def _epochs(self, update: _Update, logs: Logs) -> th.Tensor:
+    def _epochs(self, update: Update, logs: Logs) -> th.Tensor:
         """All minibatches of the update. :return: The last one's loss."""
         parameters = list(self.policy.parameters())
         get = self.rollout_buffer.get if update.inner is None else update.inner.get
@@ -228,7 +225,7 @@ class RobustUpdate(OnPolicyAlgorithm):
             and by_hand.supports(self.policy, self.rollout_buffer)
         )
 
-    def _by_hand(self, update: _Update, inner: Inner, logs: Logs) -> th.Tensor:
+    def _by_hand(self, update: Update, inner: Inner, logs: Logs) -> th.Tensor:
         settings = by_hand.Settings.of(self, update.clip_range, update.clip_range_vf)
         if self.target_kl is not None:
             settings = settings._replace(too_far=self._too_far)
@@ -258,17 +255,27 @@ class RobustUpdate(OnPolicyAlgorithm):
             print(f"Early stopping at step {epoch} due to reaching max kl: {kl:.2f}")
         return True
 
-    def _begin_update(self) -> _Update:
+    def training_epsilon(self) -> float:
+        """
+        :return: The strength that the next update trains against, ``margin`` times the present ε.
+        :raises ValueError: for a margin or a strength that is none: both may be set at any time.
+        """
+        require_margin("margin", self.margin)
+        progress = min(self._progress_held, max(self._current_progress_remaining, 0.0))
+        return self.margin * strength_at("epsilon", self.epsilon, progress)
+
+    def _begin_update(self) -> Update:
         """The update's settings, from the present progress. Here alone it is asked whether this is PPO."""
         progress = self._current_progress_remaining
+        epsilon = self.training_epsilon()
         self._progress_held = min(self._progress_held, max(progress, 0.0))
-        epsilon = strength_at("epsilon", self.epsilon, self._progress_held)
         loss = self.outer_loss().at(self._progress_held)
         is_ppo = epsilon == 0 or loss.is_ppo
-        return _Update(
+        return Update(
             clip_range=self.clip_range(progress),  # type: ignore[operator]  # SB3 has made schedules of them
             clip_range_vf=None if self.clip_range_vf is None else self.clip_range_vf(progress),  # type: ignore[operator]
             epsilon=epsilon,
+            target_epsilon=strength_at("epsilon", self.epsilon, 0.0),
             loss=loss,
             inner=None if is_ppo else Inner.begin(self, self._adversary, loss, epsilon, self._bounds()),
         )
@@ -277,7 +284,7 @@ class RobustUpdate(OnPolicyAlgorithm):
         """The limits of the observations, as the policy sees them."""
         return bounds_of(check_observation_space(self.observation_space), self.env, self.device)
 
-    def _samples(self, rollout_data: Any, update: _Update) -> Samples:
+    def _samples(self, rollout_data: Any, update: Update) -> Samples:
         actions = rollout_data.actions
         if isinstance(self.action_space, spaces.Discrete):
             actions = actions.long().flatten()
@@ -288,7 +295,7 @@ class RobustUpdate(OnPolicyAlgorithm):
             advantages = (advantages - counted.mean()) / (counted.std() + 1e-8)
         return Samples(actions, rollout_data.old_log_prob, advantages, update.clip_range, mask)
 
-    def _loss(self, rollout_data: Any, update: _Update, logs: Logs, first: bool) -> th.Tensor:
+    def _loss(self, rollout_data: Any, update: Update, logs: Logs, first: bool) -> th.Tensor:
         """PPO's loss, with the outer loss in place of its policy loss when the adversary has strength."""
         samples = self._samples(rollout_data, update)
         policy = self._policy_on(rollout_data)
@@ -317,24 +324,3 @@ class RobustUpdate(OnPolicyAlgorithm):
         logs["train/value_loss"].append(value_loss.detach())
         logs["train/entropy_loss"].append(entropy_loss.detach())
         return policy_loss + self.ent_coef * entropy_loss + self.vf_coef * value_loss
-
-    def _record_update(self, loss: th.Tensor, update: _Update, logs: Logs) -> None:
-        """Log what PPO logs, under the same names, and the adversary's part."""
-        for name, values in logs.items():
-            seen = th.stack(values).cpu()
-            # PPO's own types, for their means' rounding: this one it takes from arrays, the others from numbers.
-            self.logger.record(name, np.mean(seen.numpy() if name == "train/approx_kl" else seen.tolist()))
-        self.logger.record("adversary/epsilon", update.epsilon)
-        for name in update.loss.schedules():
-            self.logger.record(f"adversary/{name}", getattr(update.loss, name))
-        self.logger.record("train/loss", loss.item())
-        self.logger.record(
-            "train/explained_variance",
-            explained_variance(self.rollout_buffer.values.flatten(), self.rollout_buffer.returns.flatten()),
-        )
-        if hasattr(self.policy, "log_std"):
-            self.logger.record("train/std", th.exp(self.policy.log_std).mean().item())
-        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
-        self.logger.record("train/clip_range", update.clip_range)
-        if update.clip_range_vf is not None:
-            self.logger.record("train/clip_range_vf", update.clip_range_vf)

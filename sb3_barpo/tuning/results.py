@@ -38,6 +38,8 @@ def plain(strength: dict[str, Any], algo: str) -> dict[str, Any]:
         schedule = as_schedule(strength[name])
         spec = strength[name]
         short[name] = spec["value"] if isinstance(spec, dict) and spec["kind"] == "constant" else str(schedule)
+    if (margin := strength.get("margin", 1.0)) != 1:
+        short["margin"] = margin
     default = algorithm(algo).defence.adversary()  # type: ignore[attr-defined]  # one of ours
     if as_adversary(strength.get("adversary"), default).solver != default.solver:
         short["adversary"] = strength["adversary"]
@@ -215,15 +217,16 @@ def plot_importance(study: optuna.Study, tuning: Tuning) -> "Figure":
 def plot_schedules(candidates: dict[str, dict[str, Any]]) -> "Figure":
     """
     :param candidates: Strengths by name.
-    :return: Above, ε over training; below, κ.
+    :return: Above, the ε of training, margin included; below, κ.
     :raises ImportError: if matplotlib is not installed.
     """
     figure, (top, bottom) = canvas(7.6, 5.0, nrows=2, sharex=True)
     times = np.linspace(0, 1, 401)
-    for axes, name, label in ((top, "epsilon", "ε"), (bottom, "kappa", "κ")):
+    for axes, name, label in ((top, "epsilon", "ε of training"), (bottom, "kappa", "κ")):
         for i, (candidate, strength) in enumerate(candidates.items()):
             schedule = as_schedule(strength[name])
-            values = [schedule(1 - time) for time in times]
+            margin = strength.get("margin", 1.0) if name == "epsilon" else 1.0
+            values = [margin * schedule(1 - time) for time in times]
             axes.plot(100 * times, values, color=COLOURS[i % 7], lw=2.2, ls="--" if i == 0 else "-", label=candidate)
         axes.set_ylabel(label)
         axes.set_ylim(bottom=0)

@@ -1,4 +1,4 @@
-"""The search space: schedules of ε and κ, and the solver of the inner problem."""
+"""The search space: margin, schedules of ε and κ, and the solver of the inner problem."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,16 +12,22 @@ from sb3_barpo.schedules import Constant, Cosine, Cyclic, Linear, Ramp, Schedule
 #: A range of the search, from the lowest to the highest value.
 Range = tuple[float, float]
 _DEFAULT = solver_spec(DEFAULT_SOLVER)
+#: Margins that are tried by default.
+MARGINS: Range = (0.5, 4.0)
 
 
 @dataclass(frozen=True)
 class StrengthSpace:
     """
-    Which strengths of the adversary are tried. By default ε rises as one ramp of three parameters, its height, its end
-    and its delay, and κ is constant: four numbers and no branches, which TPE models jointly.
+    Which strengths of the adversary are tried. By default (:meth:`around`) ε rises as one ramp to the strength to be
+    withstood. Its end, its delay, the margin and a constant κ are searched: four numbers and no branches, which TPE
+    models jointly.
 
-    :param epsilon: Range of ε's values, searched on a logarithmic scale, as κ's.
+    :param epsilon: Range of ε's values, searched on a logarithmic scale, as κ's and the margin; by default the strength
+        to be withstood, twice: then the margin is what is searched. In a kind of two strengths the first is then
+        searched from 0 to ε.
     :param kappa: Range of κ's values; ``(0, 0)`` for no guidance.
+    :param margin: Range of the margin, how many times ε training is at.
     :param epsilon_kinds: Kinds of schedules for ε, of ``constant``, ``ramp``, ``linear``, ``cosine``, ``smooth``,
         ``step`` and ``cyclic``. With several, the kind is a parameter too, and the others depend on it.
     :param kappa_kinds: The same for κ.
@@ -38,9 +44,10 @@ class StrengthSpace:
     latest: float = 0.75
     solvers: Sequence[str] = (_DEFAULT["solver"],)
     n_steps: tuple[int, int] = (_DEFAULT["n_steps"], _DEFAULT["n_steps"])
+    margin: Range = (1.0, 1.0)
 
     def __post_init__(self) -> None:
-        for name in ("epsilon", "kappa", "n_steps"):
+        for name in ("epsilon", "kappa", "n_steps", "margin"):
             low, high = getattr(self, name)
             without = name == "kappa" and low == high == 0
             if not (0 < low <= high < float("inf") or without):
@@ -54,24 +61,28 @@ class StrengthSpace:
             given = tuple(getattr(self, name))
             if not given or not set(given) <= set(known):
                 raise ValueError(f"{name} is {given}, but it takes one or more of {', '.join(known)}.")
-        for field in ("epsilon", "kappa", "epsilon_kinds", "kappa_kinds", "solvers", "n_steps"):
+        for field in ("epsilon", "kappa", "epsilon_kinds", "kappa_kinds", "solvers", "n_steps", "margin"):
             object.__setattr__(self, field, tuple(getattr(self, field)))  # JSON has lists
 
     @classmethod
     def around(cls, epsilon: float) -> "StrengthSpace":
         """
         :param epsilon: The strength for which robustness is wanted.
-        :return: The default space: ε from a quarter to twice of it.
+        :return: The default space: trained at half to four times of it.
         """
-        return cls((epsilon / 4, 2 * epsilon))
+        return cls((epsilon, epsilon), margin=MARGINS)
 
 
 class _Parameter(NamedTuple):
-    """One number of a schedule; without a range of its own, the strength's, on a logarithmic scale."""
+    """
+    One number of a schedule; without a range of its own, the strength's, on a logarithmic scale. Before a strength that
+    is given, an early one goes from 0 up to it.
+    """
 
     low: float | None = None
     high: float | None = None
     whole: bool = False
+    early: bool = False
 
 
 class _Kind(NamedTuple):
@@ -82,7 +93,7 @@ class _Kind(NamedTuple):
     values: Callable[[Any], Sequence[float]]
 
 
-_STRENGTH = _Parameter()
+_STRENGTH, _EARLY = _Parameter(), _Parameter(early=True)
 #: Times of ends have the upper bound ``latest``; a beginning is a fraction of the end, so that no range depends on
 #: another parameter.
 _END = _Parameter(0.1)
@@ -93,15 +104,15 @@ _KINDS = {
         lambda value, end, delay: Ramp(value, end, _round(delay * end)),
         lambda s: [s.value, s.end, s.begin / s.end],
     ),
-    "linear": _Kind({"initial": _STRENGTH, "final": _STRENGTH}, Linear, lambda s: [s.initial, s.final]),
-    "cosine": _Kind({"initial": _STRENGTH, "final": _STRENGTH}, Cosine, lambda s: [s.initial, s.final]),
+    "linear": _Kind({"initial": _EARLY, "final": _STRENGTH}, Linear, lambda s: [s.initial, s.final]),
+    "cosine": _Kind({"initial": _EARLY, "final": _STRENGTH}, Cosine, lambda s: [s.initial, s.final]),
     "smooth": _Kind(
         {"value": _STRENGTH, "end": _END, "mid": _Parameter(0.05, 0.95)},
         lambda value, end, mid: Smooth(value, end, _round(mid)),
         lambda s: [s.value, s.end, s.mid],
     ),
     "step": _Kind(
-        {"first": _STRENGTH, "second": _STRENGTH, "time": _END},
+        {"first": _EARLY, "second": _STRENGTH, "time": _END},
         lambda first, second, time: Step((first, second), (time,)),
         lambda s: [*s.values, *s.times],
     ),
@@ -121,7 +132,7 @@ def suggest_strength(trial: BaseTrial, space: StrengthSpace) -> dict[str, Any]:
 
     :param trial: Optuna's trial, running, stored or ``FixedTrial``.
     :param space: What is searched.
-    :return: ``epsilon`` and ``kappa``, specs of schedules, and ``adversary``, the spec of one.
+    :return: ``epsilon`` and ``kappa``, specs of schedules, ``margin``, and ``adversary``, the spec of one.
     :raises ValueError: from Optuna, for a stored trial of another space.
 
     Example::
@@ -130,6 +141,7 @@ def suggest_strength(trial: BaseTrial, space: StrengthSpace) -> dict[str, Any]:
     """
     return {
         "epsilon": _suggest(trial, "epsilon", space.epsilon, space.epsilon_kinds, space.latest).to_spec(),
+        "margin": _suggest_strength(trial, "margin", space.margin),
         "kappa": _suggest(trial, "kappa", space.kappa, space.kappa_kinds, space.latest).to_spec(),
         "adversary": {
             "solver": _choose(trial, "solver", space.solvers),
@@ -155,15 +167,21 @@ def _suggest(trial: BaseTrial, name: str, strength: Range, kinds: Sequence[str],
 
 
 def _suggest_number(trial: BaseTrial, name: str, parameter: _Parameter, strength: Range, latest: float) -> float:
+    if parameter.early and strength[0] == strength[1] > 0:
+        return _round(trial.suggest_float(name, 0.0, strength[1]))
     if parameter.low is None:
-        low, high = strength
-        return _round(trial.suggest_float(name, low, high, log=True)) if low < high else low
+        return _suggest_strength(trial, name, strength)
     if parameter.whole:
         return trial.suggest_int(name, int(parameter.low), int(parameter.high or 0))
     if parameter.high is None:
         return _round(trial.suggest_float(name, parameter.low, latest))
     # A share of another parameter is rounded after it is taken, so that params -> spec -> params goes round exactly.
     return trial.suggest_float(name, parameter.low, parameter.high)
+
+
+def _suggest_strength(trial: BaseTrial, name: str, limits: Range) -> float:
+    low, high = limits
+    return _round(trial.suggest_float(name, low, high, log=True)) if low < high else low
 
 
 def _round(value: float) -> float:
@@ -175,7 +193,8 @@ def strength_params(strength: Mapping[str, Any], space: StrengthSpace) -> dict[s
     """
     The inverse of :func:`suggest_strength`, up to rounding: makes parameters for ``study.enqueue_trial``.
 
-    :param strength: ``epsilon``, ``kappa`` and ``adversary`` as the algorithms take them; ``adversary`` may be missing.
+    :param strength: ``epsilon``, ``kappa``, ``margin`` and ``adversary`` as the algorithms take them; the last two may
+        be missing.
     :param space: What is searched.
     :return: The trial's parameters; those that the space does not search are left out.
     :raises ValueError: for a schedule that the space does not hold.
@@ -192,16 +211,24 @@ def strength_params(strength: Mapping[str, Any], space: StrengthSpace) -> dict[s
         if len(kinds) > 1:
             params[f"{name}.kind"] = kind
         for (key, parameter), value in zip(_KINDS[kind].parameters.items(), _KINDS[kind].values(schedule), strict=True):
-            low, high = limits if parameter.low is None else (parameter.low, parameter.high or space.latest)
-            if not low * (1 - 1e-3) <= value <= high * (1 + 1e-3):  # it may have been rounded
-                raise ValueError(
-                    f"{name}'s {key} is {value:g} in {strength[name]!r}, but the space goes from {low:g} to {high:g}."
-                )
-            if low < high:
-                params[f"{name}.{kind}.{key}"] = min(max(value, low), high)
+            within = limits if parameter.low is None else (parameter.low, parameter.high or space.latest)
+            if parameter.early and limits[0] == limits[1]:
+                within = 0.0, limits[1]
+            _put(params, f"{name}.{kind}.{key}", value, within, f"{name}'s {key} is {value:g} in {strength[name]!r}")
+    margin = strength.get("margin", 1.0)
+    _put(params, "margin", margin, space.margin, f"The margin is {margin:g}")
     adversary = _DEFAULT | strength.get("adversary", {})
     if len(space.solvers) > 1:
         params["solver"] = adversary["solver"]
     if space.n_steps[0] < space.n_steps[1]:
         params["n_steps"] = adversary["n_steps"]
     return params
+
+
+def _put(params: dict[str, Any], name: str, value: float, limits: Range, said: str) -> None:
+    """Among the parameters, if it is searched for."""
+    low, high = limits
+    if not low * (1 - 1e-3) <= value <= high * (1 + 1e-3):  # it may have been rounded
+        raise ValueError(f"{said}, but the space goes from {low:g} to {high:g}.")
+    if low < high:
+        params[name] = min(max(value, low), high)

@@ -81,9 +81,9 @@ class Tuning:
 
     @property
     def paper(self) -> dict[str, Any]:
-        """The paper's setting: the field's ramp up to ε, and κ = 1 for BARPO, 0 for ARPO."""
+        """The paper's setting: the field's ramp up to ε, without a margin, and κ = 1 for BARPO, 0 for ARPO."""
         kappa = Constant(algorithm(self.agent.algo).defence.loss.kappa)  # type: ignore[attr-defined]  # one of ours
-        return {"epsilon": Ramp(self.epsilon).to_spec(), "kappa": kappa.to_spec()}
+        return {"epsilon": Ramp(self.epsilon).to_spec(), "margin": 1.0, "kappa": kappa.to_spec()}
 
     def to_spec(self) -> dict[str, Any]:
         """:return: All settings, such as JSON can hold."""

@@ -120,7 +120,7 @@ def task(algo: str, env: str, **changes: Any) -> tuple[Agent, float]:
     check_algorithm(algo)
     given = {key: value for key, value in changes.items() if value is not None}
     own = dict(given.pop("kwargs", {}))
-    if searched := [name for name in ("epsilon", "kappa", "adversary") if name in own]:
+    if searched := [name for name in ("epsilon", "margin", "kappa", "adversary") if name in own]:
         raise ValueError(
             f"{', '.join(searched)} cannot be set in a study, which searches for the strength. Set the strength to be "
             "robust against, or the ranges of the search."
@@ -128,8 +128,8 @@ def task(algo: str, env: str, **changes: Any) -> tuple[Agent, float]:
     check_settings(algo, own)
     entry = _entry(algo, find_env(env, given.get("gym_packages", ())))
     epsilon = as_schedule(entry.pop("epsilon"))(0.0)
-    for name in ("policy", *OURS[algo].settings):
-        del entry[name]
+    for name in ("policy", "margin", *OURS[algo].settings):
+        entry.pop(name, None)
     kwargs = entry | own
     settings = {
         "steps": int(kwargs.pop("n_timesteps")),

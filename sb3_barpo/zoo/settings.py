@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sb3_barpo.algorithms import OURS, algorithm
+from sb3_barpo.checks import require_margin
 from sb3_barpo.schedules import as_schedule
 
 #: Keys of an entry that the Zoo itself takes. All others are arguments of the algorithm.
@@ -23,7 +24,7 @@ def check_settings(algo: str, settings: Mapping[str, Any]) -> None:
     :param algo: One of :data:`ALGORITHMS`.
     :param settings: The entry.
     :raises ValueError: for a key that neither the Zoo nor the algorithm knows, a number written as text, or an invalid
-        schedule.
+        schedule or margin.
     :raises TypeError: for a strength that is neither a number nor a schedule.
     """
     known = _ZOO_KEYS | _arguments(algo)
@@ -48,6 +49,8 @@ def check_settings(algo: str, settings: Mapping[str, Any]) -> None:
     for key in ("epsilon", *algorithm(algo).defence.loss.schedules()):  # type: ignore[attr-defined]  # one of ours
         if settings.get(key) is not None:
             as_schedule(settings[key])
+    if settings.get("margin") is not None:
+        require_margin("margin", settings["margin"])
 
 
 @functools.cache

@@ -1,39 +1,21 @@
-"""
-Schedules: the adversary's strength over training.
-
-A schedule is called as SB3's are, with the progress remaining (1 at the start, 0 at the end), and clamps it, because
-SB3's progress can go below 0 in the last rollout. It is written as an object, as a spec (a dict that JSON can hold) or
-as a short string, and each form gives back the others:
-
-==================  ======================================  =============================================
-object              string                                  meaning
-==================  ======================================  =============================================
-``Constant(c)``     ``constant_c``                          always c
-``Ramp(v)``         ``ramp_v``, ``ramp_v_end_begin_power``  from 0 to v at 75 % of training, then constant
-``Linear(a, b)``    ``linear_a_b``                          straight from a to b
-``Cosine(a, b)``    ``cosine_a_b``                          half a cosine from a to b
-``Smooth(v)``       ``smooth_v``, ``smooth_v_end_mid``      from 0 to v, slowly at first
-``Step(...)``       ``step_a_t_b``                          a until time t, then b, and so on
-``Cyclic(a, b)``    ``cyclic_a_b``, ``cyclic_a_b_n``        n times from a up to b and back
-``Join(...)``       ``ramp_a > t > constant_b``             one schedule until time t, then the next
-==================  ======================================  =============================================
-
-Times are fractions of training, from 0 to 1.
-"""
+"""The kinds of schedules."""
 
 import dataclasses
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from numbers import Real
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar
 
 from sb3_barpo.checks import is_number, require, require_strength
 
 
-def _times(what: str, *times: float) -> None:
+def require_times(what: str, *times: float) -> None:
+    """
+    :param what: Name of the setting, for the error.
+    :param times: Its times.
+    :raises ValueError: if they are no rising fractions of training.
+    """
     rule = all(is_number(t) and 0 <= t <= 1 for t in times) and all(a < b for a, b in pairwise(times))
     require(rule, what, times, "times are fractions of training from 0 to 1 and must rise")
 
@@ -68,7 +50,8 @@ class Schedule(ABC):
         return [getattr(self, field.name) for field in dataclasses.fields(self)]
 
     @classmethod
-    def _from_numbers(cls, *numbers: float) -> "Schedule":
+    def from_numbers(cls, *numbers: float) -> "Schedule":
+        """:return: The schedule of the numbers in a short string."""
         return cls(*numbers)
 
     def __str__(self) -> str:
@@ -87,7 +70,7 @@ class Constant(Schedule):
     kind = "constant"
 
     def __post_init__(self) -> None:
-        require_strength("Constant's value", self.value)
+        require_strength(f"{type(self).__name__}'s value", self.value)
 
     def at(self, time: float) -> float:
         return self.value
@@ -96,8 +79,7 @@ class Constant(Schedule):
 @dataclass(frozen=True)
 class Ramp(Schedule):
     """
-    ``value · clip((t - begin) / (end - begin), 0, 1) ** power``. The field's default (SA-PPO, CAR-PPO) rises straight
-    from the start to 75 % of training, then stays.
+    ``value · clip((t - begin) / (end - begin), 0, 1) ** power``, by default :class:`Paper`'s.
 
     :param value: Full strength.
     :param end: When it is reached.
@@ -113,13 +95,28 @@ class Ramp(Schedule):
 
     def __post_init__(self) -> None:
         require_strength("Ramp's value", self.value)
-        _times("Ramp's begin and end", self.begin, self.end)
+        require_times("Ramp's begin and end", self.begin, self.end)
         positive = is_number(self.power) and 0 < self.power < math.inf
         require(positive, "Ramp's power", self.power, "it is a finite number above 0")
 
     def at(self, time: float) -> float:
         rise: float = min(max((time - self.begin) / (self.end - self.begin), 0.0), 1.0) ** self.power
         return self.value * rise
+
+
+@dataclass(frozen=True)
+class Paper(Constant):
+    """
+    The paper's schedule, that of the field's reference code: straight from 0 at the start of training to the value at
+    75 %, then constant.
+
+    :param value: Full strength.
+    """
+
+    kind = "paper"
+
+    def at(self, time: float) -> float:
+        return Ramp(self.value).at(time)
 
 
 @dataclass(frozen=True)
@@ -176,7 +173,7 @@ class Smooth(Schedule):
 
     def __post_init__(self) -> None:
         require_strength("Smooth's value", self.value)
-        _times("Smooth's end", 0.0, self.end)
+        require_times("Smooth's end", 0.0, self.end)
         require(is_number(self.mid) and 0 < self.mid < 1, "Smooth's mid", self.mid, "it lies between 0 and 1")
 
     def at(self, time: float) -> float:
@@ -204,7 +201,7 @@ class Step(Schedule):
         object.__setattr__(self, "times", tuple(self.times))
         for value in self.values:
             require_strength("One of Step's values", value)
-        _times("Step's times", *self.times)
+        require_times("Step's times", *self.times)
         require(
             len(self.values) == len(self.times) + 1, "Step's number of times", len(self.times), "each change needs one"
         )
@@ -216,7 +213,7 @@ class Step(Schedule):
         return [number for pair in zip(self.values, (*self.times, 0), strict=True) for number in pair][:-1]
 
     @classmethod
-    def _from_numbers(cls, *numbers: float) -> "Schedule":
+    def from_numbers(cls, *numbers: float) -> "Schedule":
         return cls(numbers[::2], numbers[1::2])
 
 
@@ -245,105 +242,3 @@ class Cyclic(Schedule):
     def at(self, time: float) -> float:
         height = 1 - abs(2 * (time * self.cycles % 1.0) - 1)
         return (1 - height) * self.low + height * self.high
-
-
-@dataclass(frozen=True)
-class Join(Schedule):
-    """
-    One schedule after the other. Each lives its whole life, from time 0 to time 1, in its part of training.
-
-    :param schedules: The schedules, in order.
-    :param times: When the next one begins; one fewer than schedules.
-    """
-
-    schedules: tuple[Schedule, ...]
-    times: tuple[float, ...]
-    kind = "join"
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "schedules", tuple(as_schedule(schedule) for schedule in self.schedules))
-        object.__setattr__(self, "times", tuple(self.times))
-        _times("Join's times", 0.0, *self.times, 1.0)
-        parts = len(self.schedules)
-        require(parts == len(self.times) + 1, "Join's number of times", len(self.times), "each change needs one")
-        plain = all(isinstance(part, Schedule) and not isinstance(part, Join) for part in self.schedules)
-        require(plain, "One of Join's schedules", self.schedules, "it joins the other schedules of this module")
-
-    def at(self, time: float) -> float:
-        edges = (0.0, *self.times, 1.0)
-        i = sum(time >= t for t in self.times)
-        return self.schedules[i].at((time - edges[i]) / (edges[i + 1] - edges[i]))
-
-    def to_spec(self) -> dict[str, Any]:
-        parts = [schedule.to_spec() for schedule in self.schedules]
-        return {"kind": self.kind, "schedules": parts, "times": list(self.times)}
-
-    def __str__(self) -> str:
-        first, *rest = self.schedules
-        return str(first) + "".join(f" > {float(time)!r} > {part}" for time, part in zip(self.times, rest, strict=True))
-
-
-KINDS: dict[str, type[Schedule]] = {
-    cls.kind: cls for cls in (Constant, Ramp, Linear, Cosine, Smooth, Step, Cyclic, Join)
-}
-
-#: What is taken wherever a strength is asked for.
-ScheduleLike: TypeAlias = Schedule | float | str | Mapping[str, Any] | Callable[[float], float]
-
-
-def as_schedule(value: ScheduleLike) -> Callable[[float], float]:
-    """
-    :param value: A number (constant), a schedule of this module, any callable of the progress remaining (SB3's own
-        schedules are), a spec or a short string.
-    :return: The schedule. Numbers, specs and strings give a :class:`Schedule`.
-    :raises ValueError: if the kind, its parameters or a number is wrong.
-    :raises TypeError: if it is nothing of the kind.
-    """
-    if isinstance(value, str):
-        return _from_string(value)
-    if isinstance(value, Mapping):
-        return _from_spec(value)
-    if callable(value):
-        return value
-    if isinstance(value, Real) and not isinstance(value, bool):
-        return Constant(float(value))
-    raise TypeError(
-        f"A strength is a number, a schedule, a spec or a string such as 'ramp_0.075', but this is {value!r}."
-    )
-
-
-def _kind(name: object, source: object) -> type[Schedule]:
-    if not isinstance(name, str) or name not in KINDS:
-        raise ValueError(f"Unknown schedule {source!r}. The kinds are {', '.join(KINDS)}; for example 'ramp_0.075'.")
-    return KINDS[name]
-
-
-def _from_spec(spec: Mapping[str, Any]) -> Schedule:
-    cls = _kind(spec.get("kind"), dict(spec))
-    try:
-        return cls(**{key: value for key, value in spec.items() if key != "kind"})
-    except TypeError as error:
-        names = ", ".join(field.name for field in dataclasses.fields(cls))
-        raise ValueError(f"The spec {dict(spec)!r} does not fit: '{cls.kind}' takes {names}.") from error
-
-
-def _from_string(text: str) -> Schedule:
-    parts = [part.strip() for part in text.split(">")]
-    if len(parts) > 1:
-        if len(parts) % 2 == 0:
-            raise ValueError(f"The schedule {text!r} does not fit: write 'schedule > time > schedule'.")
-        return Join(tuple(_from_string(part) for part in parts[::2]), tuple(_number(t, text) for t in parts[1::2]))
-    name, *numbers = text.strip().split("_")
-    cls = _kind(name, text)
-    try:
-        return cls._from_numbers(*(_number(number, text) for number in numbers))
-    except TypeError as error:
-        names = "_".join(field.name for field in dataclasses.fields(cls))
-        raise ValueError(f"The schedule {text!r} does not fit: write '{cls.kind}_{names}'.") from error
-
-
-def _number(text: str, source: str) -> float:
-    try:
-        return float(text)
-    except ValueError as error:
-        raise ValueError(f"The schedule {source!r} does not fit: {text!r} is no number.") from error
