@@ -1,5 +1,18 @@
-"""Guarantees: what a network can answer anywhere in a box of inputs."""
+"""Guarantees: what a network can answer anywhere in a box of inputs, and what an agent does and earns under attack."""
 
+from sb3_barpo.certify.actions import CertifiedChoice, CertifiedMean, certify_actions, check_certifiable
 from sb3_barpo.certify.bounds import OutputBounds, actor_bounds, actor_modules, box_around, crown, enclose, intervals
 
-__all__ = ["OutputBounds", "actor_bounds", "actor_modules", "box_around", "crown", "enclose", "intervals"]
+__all__ = [
+    "CertifiedChoice",
+    "CertifiedMean",
+    "OutputBounds",
+    "actor_bounds",
+    "actor_modules",
+    "box_around",
+    "certify_actions",
+    "check_certifiable",
+    "crown",
+    "enclose",
+    "intervals",
+]

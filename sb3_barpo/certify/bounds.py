@@ -31,16 +31,21 @@ class OutputBounds(NamedTuple):
 
 
 def box_around(
-    observations: th.Tensor, epsilon: float, ball: Ball | None = None, limits: Bounds | DictBounds | None = None
+    observations: th.Tensor,
+    epsilon: float | th.Tensor,
+    ball: Ball | None = None,
+    limits: Bounds | DictBounds | None = None,
 ) -> OutputBounds:
     """
     :param observations: Clean observations, shape ``(B, *obs)``.
-    :param epsilon: Radius of the ball.
+    :param epsilon: Radius of the ball: one for all, or one for each row, shape ``(B,)``.
     :param ball: The ball, of the largest norm by default; of any other one the smallest box around it.
     :param limits: Limits of the observations, see :func:`sb3_barpo.adversary.observation_bounds`.
     :return: The box of all perturbed observations, flat.
     """
     seen = observations.float()
+    if isinstance(epsilon, th.Tensor):
+        epsilon = epsilon.to(seen).reshape(-1, *[1] * (seen.dim() - 1))
     reach = epsilon if ball is None else epsilon * th.as_tensor(ball.scale, dtype=seen.dtype, device=seen.device)
     low, high = seen - reach, seen + reach
     if isinstance(limits, Bounds):
@@ -104,7 +109,7 @@ def intervals(modules: Sequence[nn.Module], box: OutputBounds) -> OutputBounds:
     """
     for module in modules:
         # tanh and ReLU are monotone
-        box = _affine(module, box) if isinstance(module, nn.Linear) else OutputBounds(module(box.low), module(box.high))
+        box = affine(module, box) if isinstance(module, nn.Linear) else OutputBounds(module(box.low), module(box.high))
     return box
 
 
@@ -125,7 +130,7 @@ def crown(modules: Sequence[nn.Module], box: OutputBounds) -> OutputBounds:
     seen = box
     for linear, activation in zip(modules[::2], [*modules[1::2], None], strict=True):
         assert isinstance(linear, nn.Linear)  # as `mlp.modules` has found; for the types' sake
-        found = _affine(linear, seen)
+        found = affine(linear, seen)
         if lines:
             low, high = _back(linear, lines, box)
             found = OutputBounds(th.maximum(found.low, low), th.minimum(found.high, high))
@@ -136,7 +141,8 @@ def crown(modules: Sequence[nn.Module], box: OutputBounds) -> OutputBounds:
     return found
 
 
-def _affine(linear: nn.Linear, box: OutputBounds) -> OutputBounds:
+def affine(linear: nn.Linear, box: OutputBounds) -> OutputBounds:
+    """:return: The box around what a linear layer makes of a box."""
     centre, reach = (box.low + box.high) / 2, (box.high - box.low) / 2
     centre, reach = linear(centre), reach @ linear.weight.abs().t()
     return OutputBounds(centre - reach, centre + reach)
