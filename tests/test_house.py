@@ -20,13 +20,14 @@ ROOMS: dict[str, set[str]] = {
     "expressions": set(),
     "figures": set(),
     "environments": {"expressions"},
+    "episodes": set(),
     "resume": set(),
     "seeds": set(),
     "schedules": {"checks"},
     # policies <- adversary <- losses <- training
     "policies": set(),
     "adversary": {"policies", "checks"},
-    "certify": {"adversary", "policies", "checks"},
+    "certify": {"attacks", "adversary", "episodes", "policies", "checks"},
     "losses": {"certify", "adversary", "policies", "schedules", "checks"},
     "controllers": {"losses", "adversary", "policies", "schedules", "checks"},
     # an attacker that learns can be in the rollouts too
@@ -43,7 +44,8 @@ ROOMS: dict[str, set[str]] = {
     "evaluation": {
         # whether a victim was trained to be robust, and against what
         "training",
-        "agents", "attacks", "certify", "adversary", "policies", "schedules", "resume", "seeds", "figures", "checks",
+        "agents", "attacks", "certify", "adversary", "episodes", "policies", "schedules", "resume", "seeds", "figures",
+        "checks",
     },
     "sensors": {"evaluation", "attacks", "adversary", "policies", "seeds", "figures", "checks"},
     "experiment": {
