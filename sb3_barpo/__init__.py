@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 from sb3_barpo.training.presets import ARPO, BARPO, CARPPO, RADIALPPO, SAPPO, ConvexSAPPO, WocaRPPO
 
 if TYPE_CHECKING:
+    from sb3_barpo.comparison import compare as compare
     from sb3_barpo.training.alternating import ATLA as ATLA
     from sb3_barpo.training.recurrent import RecurrentARPO as RecurrentARPO
     from sb3_barpo.training.recurrent import RecurrentBARPO as RecurrentBARPO
@@ -18,9 +19,13 @@ __all__ = ["ARPO", "BARPO", "CARPPO", "RADIALPPO", "SAPPO", "ConvexSAPPO", "Woca
 
 def __getattr__(name: str) -> Any:
     """
-    What is imported only when it is asked for: the recurrent forms, since sb3-contrib is an extra, and ATLA, since it
-    brings the attacks along.
+    What is imported only when it is asked for: the recurrent forms, since sb3-contrib is an extra, ATLA, since it
+    brings the attacks along, and what is no algorithm.
     """
+    if name == "compare":
+        from sb3_barpo.comparison import compare
+
+        return compare
     if name == "ATLA":
         from sb3_barpo.training.alternating import ATLA
 

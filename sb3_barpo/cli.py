@@ -3,7 +3,6 @@
 import argparse
 import shlex
 import sys
-from ast import literal_eval
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -13,7 +12,8 @@ import gymnasium
 
 from sb3_barpo import __version__, zoo
 from sb3_barpo.adversary import DEFAULT_SOLVER, solver_spec
-from sb3_barpo.commands import evaluate
+from sb3_barpo.commands import compare, evaluate
+from sb3_barpo.commands.settings import setting
 from sb3_barpo.demo import ENV, EPSILON, STEPS, demo
 from sb3_barpo.evaluation.budgets import BUDGETS
 from sb3_barpo.experiment import Evaluation
@@ -53,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_demo(commands)
     evaluate.add(commands)
+    compare.add(commands)
     _add_tune(commands)
     lab.add_to(commands)
     _add_zoo(commands)
@@ -110,7 +111,7 @@ def _add_tune(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         "-params",
         "--hyperparams",
         nargs="+",
-        type=_setting,
+        type=setting,
         default=[],
         help="settings of a Zoo entry, name:value each",
     )
@@ -142,17 +143,6 @@ def _add_tune(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     study.add_argument("--sampler-seed", type=int, help="makes a study with one process reproducible")
     study.add_argument("--output", type=Path, default=Path("tuning"), help="folder to write to")
     sub.set_defaults(command=_tune)
-
-
-def _setting(text: str) -> tuple[str, Any]:
-    """``name:value``, the value as Python reads it, or as text where it does not."""
-    name, colon, value = text.partition(":")
-    if not colon:
-        raise argparse.ArgumentTypeError(f"{text!r} is not of the form name:value, such as n_steps:256")
-    try:
-        return name, literal_eval(value)
-    except (ValueError, SyntaxError):
-        return name, value
 
 
 def _tune(**args: Any) -> None:

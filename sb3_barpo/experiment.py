@@ -4,12 +4,9 @@ Experiments: agents of several algorithms and seeds, trained and attacked in par
 Each agent has its own folder. Finished work in it is reused, so that rerunning a killed experiment resumes it.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from multiprocessing import Manager
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import torch as th
@@ -19,12 +16,12 @@ from stable_baselines3.common.logger import configure
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
-from tqdm import tqdm
 
 from sb3_barpo.agents.load import load_agent
 from sb3_barpo.algorithms import find
 from sb3_barpo.environments import INNER, around, build
 from sb3_barpo.evaluation import RobustnessReport, evaluate_robustness
+from sb3_barpo.evaluation.progress import Tell, bars
 from sb3_barpo.evaluation.robustness import check_settings
 from sb3_barpo.evaluation.settings import EvalConfig
 from sb3_barpo.expressions import read_kwargs
@@ -36,9 +33,6 @@ _SCHEDULES = {"learning_rate", "clip_range", "clip_range_vf"}
 
 #: The Zoo's keys that concern the environments and what runs beside the training, not the algorithm.
 ENVIRONMENT = (*INNER, "frame_stack", "callback")
-
-#: Takes the number of steps done.
-Tell = Callable[[int], None]
 
 
 @dataclass(frozen=True)
@@ -79,6 +73,33 @@ class Agent:
         find(self.algo)
         if self.steps < 1:
             raise ValueError(f"An agent is trained for at least 1 step, but steps is {self.steps}.")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """
+    An agent that is trained already, see :func:`sb3_barpo.agents.load.load_agent`.
+
+    :param name: Name in tables and pictures, and of the folder of what is found out about it.
+    :param path: Its file or folder.
+    :param env: Id of its environment.
+    :param label: What reports call agents that differ in their seed only.
+    :param algo: Name of its algorithm, ``None`` to infer it from the file.
+    :param vec_normalize: File with the statistics of ``VecNormalize``, ``"none"``, or ``None`` to look for it.
+    :param which: Of a folder, ``"last"`` or ``"best"``.
+    :param gym_packages: Modules to import, which register environments.
+    :param digest: SHA-256 of its file, empty if there is none: another file is another agent.
+    """
+
+    name: str
+    path: str
+    env: str
+    label: str = field(compare=False)
+    algo: str | None = None
+    vec_normalize: str | None = None
+    which: str | None = None
+    gym_packages: list[str] = field(default_factory=list)
+    digest: str = ""
 
 
 @dataclass(frozen=True)
@@ -132,7 +153,7 @@ def run(
     names = [agent.name for agent in agents]
     if len(set(names)) < len(names):
         raise ValueError(f"Each agent needs its own name, but the names are {', '.join(names)}.")
-    with _bars(agents, progress_bar) as tell:
+    with bars([(agent.name, agent.steps) for agent in agents], progress_bar) as tell:
         jobs = (delayed(_train_and_attack)(agent, evaluation, root, tell(i)) for i, agent in enumerate(agents))
         return RobustnessReport.merge(Parallel(n_jobs)(jobs))
 
@@ -196,7 +217,7 @@ def train(agent: Agent, root: Path, callback: BaseCallback | None = None) -> Pat
     """
     folder = root / agent.name
     record = folder / "agent.json"
-    if _recorded(Agent, read_record(record)) == agent:
+    if recorded(Agent, read_record(record)) == agent:
         return folder
     model = make_model(agent)
     model.set_logger(configure(str(folder), ["csv"]))
@@ -214,7 +235,7 @@ def train(agent: Agent, root: Path, callback: BaseCallback | None = None) -> Pat
     return folder
 
 
-def attack(agent: Agent, evaluation: Evaluation, root: Path) -> RobustnessReport:
+def attack(agent: Agent | Trained, evaluation: Evaluation, root: Path) -> RobustnessReport:
     """
     Attack a trained agent, unless its folder holds the result already, and store ``episodes.csv``, attackers that are
     learned under ``attacks``, and last ``evaluation.json``.
@@ -224,15 +245,16 @@ def attack(agent: Agent, evaluation: Evaluation, root: Path) -> RobustnessReport
     :param root: The experiment's folder.
     :return: The report on this agent.
     """
+    if (found := attacked(agent, evaluation, root)) is not None:
+        return found
     evaluation = evaluation.on(REPORT)
     assert evaluation.seed is not None  # for mypy
     folder = root / agent.name
-    record, episodes = folder / "evaluation.json", folder / "episodes.csv"
-    done = read_record(record) or {"agent": None, "evaluation": None}
-    if (_recorded(Agent, done["agent"]), _recorded(Evaluation, done["evaluation"])) == (agent, evaluation):
-        return RobustnessReport.from_csv(episodes)
     n_envs = min(evaluation.n_envs, evaluation.n_eval_episodes)
-    _, model, env = load_agent(folder, agent.env, n_envs, agent.algo, gym_packages=agent.gym_packages)
+    file, statistics, which = (folder, None, None)
+    if isinstance(agent, Trained):
+        file, statistics, which = Path(agent.path), agent.vec_normalize, agent.which
+    _, model, env = load_agent(file, agent.env, n_envs, agent.algo, statistics, which, agent.gym_packages)
     report = evaluate_robustness(
         model,
         env,
@@ -246,13 +268,32 @@ def attack(agent: Agent, evaluation: Evaluation, root: Path) -> RobustnessReport
         folder=folder / "attacks",
     )
     env.close()
-    report.to_csv(episodes)
-    write_record(record, {"agent": asdict(agent), "evaluation": asdict(evaluation)})
+    report.to_csv(folder / "episodes.csv")
+    record = {"agent": asdict(agent), "evaluation": asdict(evaluation), "judged": report.judged}
+    write_record(folder / "evaluation.json", record)
     return report
 
 
-def _recorded(kind: type[Any], record: dict[str, Any] | None) -> Any:
-    """What a record says, or ``None`` if it says nothing that this version understands."""
+def attacked(agent: Agent | Trained, evaluation: Evaluation, root: Path) -> RobustnessReport | None:
+    """
+    :param agent: What was trained.
+    :param evaluation: How it is attacked.
+    :param root: The experiment's folder.
+    :return: The report that :func:`attack` has stored, ``None`` if there is none on this agent and evaluation.
+    """
+    folder = root / agent.name
+    done = read_record(folder / "evaluation.json") or {"agent": None, "evaluation": None}
+    if recorded(type(agent), done["agent"]) != agent:
+        return None
+    if recorded(Evaluation, done["evaluation"]) != evaluation.on(REPORT):
+        return None
+    report = RobustnessReport.from_csv(folder / "episodes.csv")
+    report.judged |= done.get("judged", {})
+    return report
+
+
+def recorded(kind: type[Any], record: dict[str, Any] | None) -> Any:
+    """:return: What a record says, ``None`` if it says nothing that this version understands."""
     try:
         return None if record is None else kind(**record)
     except (TypeError, ValueError):
@@ -278,46 +319,3 @@ def _train_and_attack(agent: Agent, evaluation: Evaluation, root: Path, tell: Te
     train(agent, root, _Tell(tell))
     tell(agent.steps)
     return attack(agent, evaluation, root)
-
-
-class _Send:
-    """A :data:`Tell` that reaches the main process."""
-
-    def __init__(self, queue: Any, index: int) -> None:
-        self._queue = queue
-        self._index = index
-
-    def __call__(self, steps: int) -> None:
-        self._queue.put((self._index, steps))
-
-
-@contextmanager
-def _bars(agents: Sequence[Agent], show: bool) -> Iterator[Callable[[int], Tell]]:
-    """A bar for each agent, moved by what the processes send; gives each agent's :data:`Tell` by its index."""
-    if not show:
-        yield lambda index: _silent
-        return
-    bars = [tqdm(total=agent.steps, desc=agent.name, unit="step", position=i) for i, agent in enumerate(agents)]
-    with Manager() as manager:
-        queue = manager.Queue()
-
-        def move() -> None:
-            while (message := queue.get()) is not None:
-                index, steps = message
-                bars[index].update(min(steps, agents[index].steps) - bars[index].n)
-                if bars[index].n == agents[index].steps:
-                    bars[index].set_postfix_str("trained, under attack")
-
-        mover = Thread(target=move, daemon=True)
-        mover.start()
-        try:
-            yield lambda index: _Send(queue, index)
-        finally:
-            queue.put(None)
-            mover.join()
-            for bar in bars:
-                bar.close()
-
-
-def _silent(steps: int) -> None:
-    pass

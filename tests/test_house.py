@@ -61,6 +61,10 @@ ROOMS: dict[str, set[str]] = {
         "zoo", "experiment", "evaluation", "environments", "algorithms", "agents", "attacks", "adversary", "schedules",
         "expressions", "hyperparams", "resume", "seeds", "figures", "checks",
     },
+    "comparison": {
+        "zoo", "experiment", "evaluation", "environments", "algorithms", "agents", "schedules", "hyperparams", "resume",
+        "seeds", "figures", "checks",
+    },
     # needs none of the rest
     "lab": {"schedules", "figures", "checks"},
 }  # fmt: skip

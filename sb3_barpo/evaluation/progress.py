@@ -2,7 +2,8 @@
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from multiprocessing import Manager
 from threading import Thread
 from types import TracebackType
@@ -123,3 +124,49 @@ def counted_steps(venv: VecEnv, tell: Tell) -> VecEnv:
         return _Counted(venv, tell)
     layer.venv = _Counted(layer.venv, tell)
     return venv
+
+
+class _SendAt:
+    """A :data:`Tell` of one bar among several, which reaches the main process."""
+
+    def __init__(self, queue: Any, index: int) -> None:
+        self._queue = queue
+        self._index = index
+
+    def __call__(self, steps: int) -> None:
+        self._queue.put((self._index, steps))
+
+
+@contextmanager
+def bars(units: Sequence[tuple[str, int]], show: bool) -> Iterator[Callable[[int], Tell]]:
+    """
+    A bar for each agent in training.
+
+    :param units: Their names and numbers of steps.
+    :param show: Whether to show anything.
+    :return: Each unit's :data:`Tell` by its index. It takes the number of steps done since the beginning.
+    """
+    if not show:
+        yield lambda index: _ignore
+        return
+    shown = [tqdm(total=steps, desc=name, unit="step", position=i) for i, (name, steps) in enumerate(units)]
+    with Manager() as manager:
+        queue = manager.Queue()
+
+        def move() -> None:
+            while (message := queue.get()) is not None:
+                index, steps = message
+                bar, total = shown[index], units[index][1]
+                bar.update(min(steps, total) - bar.n)
+                if bar.n == total:
+                    bar.set_postfix_str("trained, under attack")
+
+        mover = Thread(target=move, daemon=True)
+        mover.start()
+        try:
+            yield lambda index: _SendAt(queue, index)
+        finally:
+            queue.put(None)
+            mover.join()
+            for bar in shown:
+                bar.close()

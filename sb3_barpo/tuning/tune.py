@@ -4,7 +4,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import gymnasium
 import optuna
 import pandas as pd
 
@@ -12,7 +11,7 @@ from sb3_barpo.algorithms import OURS
 from sb3_barpo.environments import find_env
 from sb3_barpo.experiment import Agent, make_model
 from sb3_barpo.figures import number
-from sb3_barpo.hyperparams import read
+from sb3_barpo.hyperparams import entry
 from sb3_barpo.resume import check_writable
 from sb3_barpo.schedules import as_schedule
 from sb3_barpo.tuning.confirm import PAPER, Confirmation, by_candidate, candidate, confirm, ranked, strengths
@@ -126,25 +125,17 @@ def task(algo: str, env: str, **changes: Any) -> tuple[Agent, float]:
             "robust against, or the ranges of the search."
         )
     check_settings(algo, own)
-    entry = _entry(algo, find_env(env, given.get("gym_packages", ())))
-    epsilon = as_schedule(entry.pop("epsilon"))(0.0)
+    usual = entry(algo, find_env(env, given.get("gym_packages", ())))
+    epsilon = as_schedule(usual.pop("epsilon"))(0.0)
     for name in ("policy", "margin", *OURS[algo].settings):
-        entry.pop(name, None)
-    kwargs = entry | own
+        usual.pop(name, None)
+    kwargs = usual | own
     settings = {
         "steps": int(kwargs.pop("n_timesteps")),
         "n_envs": kwargs.pop("n_envs", 1),
         "normalize": kwargs.pop("normalize"),
     }
     return Agent(algo, algo, env, **{"seed": 0, **settings, **given, "kwargs": kwargs}), epsilon
-
-
-def _entry(algo: str, env: str) -> dict[str, Any]:
-    """An environment's entry, chosen as the RL Zoo chooses it."""
-    entries = read(algo)
-    is_atari = env in gymnasium.registry and "AtariEnv" in str(gymnasium.spec(env).entry_point)
-    usual = "atari" if is_atari and "atari" in entries else "default"
-    return dict(entries.get(env, entries[usual]))
 
 
 def _check(tuning: Tuning) -> None:

@@ -21,13 +21,13 @@ def check_settings(algo: str, settings: Mapping[str, Any]) -> None:
     """
     Check an entry of a file of settings, as the Zoo reads it.
 
-    :param algo: One of :data:`ALGORITHMS`.
+    :param algo: One of this package's algorithms, or one on which they build, such as ``"ppo"``.
     :param settings: The entry.
     :raises ValueError: for a key that neither the Zoo nor the algorithm knows, a number written as text, or an invalid
         schedule or margin.
     :raises TypeError: for a strength that is neither a number nor a schedule.
     """
-    known = _ZOO_KEYS | _arguments(algo)
+    known = known_settings(algo)
     for key, value in settings.items():
         if key not in known:
             close = difflib.get_close_matches(str(key), known, n=1)
@@ -46,22 +46,32 @@ def check_settings(algo: str, settings: Mapping[str, Any]) -> None:
                 f"The setting {key!r} is {value!r}, but here the RL Zoo takes a number or 'lin_0.001', which falls to "
                 "0. Only epsilon and the settings of the outer loss, such as kappa, take other schedules."
             )
-    for key in ("epsilon", *algorithm(algo).defence.loss.schedules()):  # type: ignore[attr-defined]  # one of ours
+    strengths = ("epsilon", *algorithm(algo).defence.loss.schedules()) if algo in OURS else ()  # type: ignore[attr-defined]
+    for key in strengths:
         if settings.get(key) is not None:
             as_schedule(settings[key])
     if settings.get("margin") is not None:
         require_margin("margin", settings["margin"])
 
 
+def known_settings(algo: str) -> frozenset[str]:
+    """
+    :param algo: One of this package's algorithms, or one on which they build.
+    :return: The keys that an entry may have: the Zoo's own and the algorithm's arguments.
+    """
+    return _arguments(algo) | _ZOO_KEYS
+
+
 @functools.cache
 def _arguments(algo: str) -> frozenset[str]:
     """The names of an algorithm's arguments, those of the one on which it builds among them."""
+    base, own = (OURS[algo].base, OURS[algo].settings) if algo in OURS else (algo, ())
     variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    signatures = (inspect.signature(algorithm(name)).parameters for name in (algo, OURS[algo].base))
+    signatures = (inspect.signature(algorithm(name)).parameters for name in (algo, base))
     names = {name for parameters in signatures for name, p in parameters.items() if p.kind not in variadic}
     # The Zoo gives these by itself.
     given = {"env", "_init_setup_model", "tensorboard_log", "seed", "verbose", "device"}
-    return frozenset(names - given | set(OURS[algo].settings))
+    return frozenset(names - given | set(own))
 
 
 def _is_number(text: str) -> bool:
