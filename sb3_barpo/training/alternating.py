@@ -238,6 +238,7 @@ class ATLA(RobustPPO):
         self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
     ) -> bool:
         """The agent's turn: a rollout of what its attacker shows it."""
+        self._fit_sheet()
         progress = min(self._progress_held, max(self._current_progress_remaining, 0.0))
         epsilon = strength_at("epsilon", self.epsilon, progress)
         self._attacked = epsilon > 0
