@@ -11,7 +11,8 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_barpo.agents import load_agent
-from sb3_barpo.sensors import Sensor, Sensors, VecSensorFaults, rank_sensors
+from sb3_barpo.evaluation import rank_sensors
+from sb3_barpo.sensors import Sensor, Sensors, VecSensorFaults
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--agent", help="an agent of Hopper-v5, file or folder; by default a PPO is trained here")

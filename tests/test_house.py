@@ -31,7 +31,9 @@ ROOMS: dict[str, set[str]] = {
     "losses": {"certify", "adversary", "policies", "schedules", "checks"},
     "controllers": {"losses", "adversary", "policies", "schedules", "checks"},
     # an attacker that learns can be in the rollouts too
-    "training": {"controllers", "losses", "certify", "attacks", "adversary", "policies", "schedules", "checks"},
+    "training": {
+        "sensors", "controllers", "losses", "certify", "attacks", "adversary", "policies", "schedules", "checks",
+    },
     # former addresses
     "recurrent": {"training"},
     "robust_update": {"training"},
@@ -41,13 +43,13 @@ ROOMS: dict[str, set[str]] = {
     "agents": {"environments", "algorithms", "policies", "resume", "checks"},
     # adversary <- attacks <- evaluation <- experiment <- tuning, zoo
     "attacks": {"adversary", "policies", "checks"},
+    "sensors": {"attacks", "adversary", "policies", "checks"},
     "evaluation": {
         # whether a victim was trained to be robust, and against what
         "training",
-        "agents", "attacks", "certify", "adversary", "episodes", "policies", "schedules", "resume", "seeds", "figures",
-        "checks",
+        "sensors", "agents", "attacks", "certify", "adversary", "episodes", "policies", "schedules", "resume", "seeds",
+        "figures", "checks",
     },
-    "sensors": {"evaluation", "attacks", "adversary", "policies", "seeds", "figures", "checks"},
     "experiment": {
         "evaluation", "environments", "algorithms", "agents", "attacks", "policies", "expressions", "resume", "seeds",
         "checks",

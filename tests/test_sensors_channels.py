@@ -8,8 +8,8 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.env_util import make_vec_env
 from tracking import HORIZON, normalized, tracker
 
-from sb3_barpo.sensors import evaluate_channels
-from sb3_barpo.sensors.channels import scaled
+from sb3_barpo.evaluation import evaluate_channels
+from sb3_barpo.evaluation.channels import scaled
 
 
 def test_costs_are_those_of_the_closed_forms() -> None:
@@ -85,7 +85,7 @@ def test_refusals() -> None:
 
 
 def test_keys_need_a_sheet() -> None:
-    from sb3_barpo.sensors.channels import _sheet
+    from sb3_barpo.evaluation.channels import _sheet
 
     with pytest.raises(TypeError, match="need a Box"):
         _sheet(spaces.Dict({"imu": spaces.Box(-1, 1, (2,))}), None, "noise", 0.1)

@@ -1,5 +1,6 @@
 """Spec sheets: what they say, how they are stored, and which are refused."""
 
+import json
 from pathlib import Path
 
 import gymnasium as gym
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from sb3_barpo.sensors import FEATURES, Sensor, Sensors
+from sb3_barpo.sensors import FEATURES, Sensor, Sensors, as_sensors
 from sb3_barpo.sensors.places import places
 
 SPACE = spaces.Box(-np.inf, np.inf, (6,), np.float32)
@@ -23,6 +24,14 @@ def test_names_indices_and_slices() -> None:
     assert lie(sheet, SPACE) == [("", [2]), ("", [0]), ("", [5]), ("", [3, 4])]
 
 
+def test_text_of_an_index_is_an_index() -> None:
+    """JSON knows no numbers as keys."""
+    assert Sensors({"3": Sensor(), "-1": Sensor()}) == Sensors({3: Sensor(), -1: Sensor()})
+    assert lie(Sensors({"3": Sensor()}, ("0", "1", "3", "2", "4", "5")), SPACE) == [("", [2])]  # it is a name here
+    with pytest.raises(ValueError, match=r"Each feature has one sensor, but some are named twice: \['0', 0\]"):
+        Sensors({"0": Sensor(), 0: Sensor()})
+
+
 def test_names_may_be_a_list() -> None:
     assert Sensors({"a": Sensor()}, ["a", "b"]) == Sensors({"a": Sensor()}, ("a", "b"))  # type: ignore[arg-type]
 
@@ -30,6 +39,27 @@ def test_names_may_be_a_list() -> None:
 def test_keys() -> None:
     sheet = Sensors({"goal": Sensor(), "imu[0]": Sensor(), "imu[2:6:2]": Sensor()})
     assert lie(sheet, DICT) == [("goal", [0, 1]), ("imu", [0]), ("imu", [2, 4])]
+
+
+def test_regions() -> None:
+    sheet = Sensors({"imu[0, 1:]": Sensor(), "imu[1, -1]": Sensor()})
+    assert lie(sheet, DICT) == [("imu", [1, 2]), ("imu", [5])]
+    assert lie(Sensors({"[1, :]": Sensor()}), DICT["imu"]) == [("", [3, 4, 5])]
+
+
+def test_images_count_rows_columns_channels() -> None:
+    """However they lie: the same sensors see the same pixels in the same order."""
+    image = np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3)
+    shapes = {(4, 5, 3): image, (3, 4, 5): image.transpose(2, 0, 1)}
+    for feature, pixels in {
+        "[1:3, 2]": image[1:3, 2].ravel(),
+        "[0, :, 1]": image[0, :, 1],
+        "7": image.ravel()[7:8],
+        ":": image.ravel(),
+    }.items():
+        for shape, lying in shapes.items():
+            (place,) = places(Sensors({feature: Sensor()}), spaces.Box(0, 255, shape, np.uint8))
+            np.testing.assert_array_equal(lying.ravel()[place.indices], pixels)
 
 
 @pytest.mark.parametrize("env_id", FEATURES)
@@ -78,6 +108,13 @@ def test_file_round_trip(tmp_path: Path) -> None:
     named = Sensors({"a": Sensor(noise=1)}, ("a", "b"))
     named.save(tmp_path / "sheet.yml")
     assert Sensors.load(tmp_path / "sheet.yml") == named
+
+
+def test_plain_data_round_trip() -> None:
+    sheet = Sensors({"z": Sensor(bound=np.float32(0.5), delay=np.int64(2), unit="m")}, "Hopper-v5")
+    assert sheet.spec() == {"features": "Hopper-v5", "sensors": {"z": {"bound": 0.5, "delay": 2, "unit": "m"}}}
+    assert as_sensors(json.loads(json.dumps(sheet.spec()))) == sheet
+    assert as_sensors(sheet) is sheet
 
 
 def test_share_of_the_sheet() -> None:
@@ -143,8 +180,12 @@ def test_sheet_refuses(sensors: dict, features: object, error: type[Exception], 
         (Sensors({"1:3": Sensor(), 2: Sensor()}), SPACE, ValueError, r"'1:3' and 2 both measure value 2\. "),
         (Sensors({"imu": Sensor(), "imu[1]": Sensor()}), DICT, ValueError, r"both measure value 1 of 'imu'"),
         (Sensors({0: Sensor()}, ("a", "b")), SPACE, ValueError, r"names 2 features, but the observations are"),
-        (Sensors({"mode": Sensor()}), DICT, TypeError, r"floating-point numbers, but what 'mode' measures"),
-        (Sensors({0: Sensor()}), spaces.Box(0, 255, (4,), np.uint8), TypeError, r"floating-point numbers"),
+        (Sensors({"mode": Sensor()}), DICT, TypeError, r"Sensors measure numbers, but what 'mode' measures"),
+        (Sensors({0: Sensor()}), spaces.MultiBinary(4), TypeError, r"Sensors measure numbers"),
+        (Sensors({"imu[0, 0, 0]": Sensor()}), DICT, ValueError, r"a region of 3 axes, but there are 2"),
+        (Sensors({"[0, 0]": Sensor()}), SPACE, ValueError, r"a region of 2 axes, but there are 1"),
+        (Sensors({"imu[0:3, 0]": Sensor()}), DICT, ValueError, r"some of the 2 values and none beyond"),
+        (Sensors({"imu[0, 3]": Sensor()}), DICT, ValueError, r"out of range: there are 3 values"),
     ],
 )
 def test_places_refuse(sheet: Sensors, space: spaces.Space, error: type[Exception], message: str) -> None:

@@ -24,10 +24,10 @@ def parameters(algorithm: type[PPO]) -> dict[str, inspect.Parameter]:
 )
 def test_the_base_s_arguments_and_ours(algorithm: type[PPO], base: type[PPO], kappa: float) -> None:
     ours, theirs = parameters(algorithm), parameters(base)
-    assert list(ours) == [*theirs, "epsilon", "margin", "kappa", "adversary"]
+    assert list(ours) == [*theirs, "epsilon", "margin", "kappa", "adversary", "sensors"]
     assert {name: ours[name] for name in theirs} == theirs
-    own = [ours[name] for name in ("epsilon", "margin", "kappa", "adversary")]
-    assert [parameter.default for parameter in own] == ["ramp_0.075", 1.0, kappa, None]
+    own = [ours[name] for name in ("epsilon", "margin", "kappa", "adversary", "sensors")]
+    assert [parameter.default for parameter in own] == [None, 1.0, kappa, None, None]
     assert {parameter.kind for parameter in own} == {inspect.Parameter.KEYWORD_ONLY}
 
 
@@ -35,15 +35,8 @@ def test_the_base_s_arguments_and_ours(algorithm: type[PPO], base: type[PPO], ka
 def test_help_shows_them(algorithm: type[PPO]) -> None:
     shown = pydoc.plain(pydoc.render_doc(algorithm))
     head = shown[shown.index("\nclass ") : shown.index("\n |  \n")]
-    for name in (
-        "learning_rate",
-        "n_steps",
-        "clip_range",
-        "epsilon='ramp_0.075'",
-        "margin=1.0",
-        "kappa=",
-        "adversary=None",
-    ):
+    shown_too = ("learning_rate", "n_steps", "clip_range", "epsilon=None", "margin=1.0", "kappa=", "adversary=None")
+    for name in shown_too:
         assert name in head
     assert "**kwargs" not in head
 
@@ -51,10 +44,12 @@ def test_help_shows_them(algorithm: type[PPO]) -> None:
 def test_the_shown_defaults_are_the_true_ones() -> None:
     model = BARPO("MlpPolicy", "Pendulum-v1", device="cpu", _init_setup_model=False)
     shown = {name: parameter.default for name, parameter in parameters(BARPO).items()}
-    for name in ("n_steps", "batch_size", "n_epochs", "gamma", "target_kl", "epsilon", "margin", "adversary"):
+    ours = ("epsilon", "margin", "adversary", "sensors")
+    for name in ("n_steps", "batch_size", "n_epochs", "gamma", "target_kl", *ours):
         assert getattr(model, name) == shown[name]
     model._setup_model()
     assert model.kappa == shown["kappa"]
+    assert model.epsilon == "ramp_0.075"
 
 
 @dataclass(frozen=True)
@@ -66,7 +61,7 @@ def test_a_loss_of_ones_own_brings_its_settings() -> None:
     class Own(RobustPPO):
         defence = Defence(BARPO.defence.objective, Shared())
 
-    assert list(parameters(Own))[-5:] == ["epsilon", "margin", "kappa", "share", "adversary"]
+    assert list(parameters(Own))[-6:] == ["epsilon", "margin", "kappa", "share", "adversary", "sensors"]
     assert parameters(Own)["share"].default == 0.25
     assert Own("MlpPolicy", "Pendulum-v1", share=0.5, device="cpu").share == 0.5
 

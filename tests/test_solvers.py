@@ -57,6 +57,35 @@ def test_pgd_reaches_the_corner_of_a_linear_objective_from_anywhere(scale, seed)
     th.testing.assert_close(found, (EPSILON * th.tensor(scale) * WEIGHTS.sign()).expand(16, 4), rtol=1e-5, atol=0)
 
 
+@pytest.mark.parametrize("solver", [SGLD(), SGLD(beta=1.0), PGD(), PGD(start_radius=0.1)], ids=repr)
+@pytest.mark.parametrize("kind", [LinfBall, L2Ball])
+def test_a_scale_is_a_radius(solver, kind):
+    """A ball of scale 0.01 at ε is the plain one at 0.01 ε, noise and all: the same sign of every step."""
+    scaled, plain = kind([0.01] * 4), kind()
+    found = solver.solve(waves, batch(), scaled, EPSILON, seeded())
+    expected = solver.solve(waves, batch(), plain, 0.01 * EPSILON, seeded())
+    th.testing.assert_close(found, expected, rtol=1e-4, atol=1e-7)
+    assert plain.is_plain
+    assert not scaled.is_plain
+
+
+def test_noise_is_that_of_each_feature_s_radius():
+    """Where there is no gradient, each feature walks by its own noise; the sizes of the steps do not tell, signs do."""
+    drawn = []
+
+    class Seen(LinfBall):
+        def step(self, delta, gradient, length, epsilon):
+            drawn.append(gradient.clone())
+            return super().step(delta, gradient, length, epsilon)
+
+    def nothing(perturbed):
+        return 0 * perturbed.sum(1)
+
+    SGLD(1, beta=1.0).solve(nothing, batch(20_000), Seen([1.0, 0.25, 0.0, 4.0]), 0.08, seeded())
+    expected = math.sqrt(2 * 0.08) / 2 * th.tensor([1.0, 0.5, 0.0, 2.0])
+    th.testing.assert_close(drawn[0].std(0), expected, rtol=0.02, atol=0)
+
+
 def test_pgd_crosses_the_whole_box_in_its_steps():
     start = (-EPSILON * WEIGHTS.sign()).expand(16, 4)
     th.testing.assert_close(solve(PGD(), linear, batch(), start=start), -start, rtol=1e-5, atol=0)

@@ -110,7 +110,7 @@ class Ball(ABC):
         :param epsilon: Radius of the ball.
         :return: The perturbations that they mean, shape ``(B, *obs)``; those outside the ball are projected.
         """
-        return self.project(epsilon * self._scale_like(moves) * moves, epsilon)
+        return self.project(epsilon * self.like(moves) * moves, epsilon)
 
     def whole(self, delta: np.ndarray, epsilon: float, key: str = "") -> np.ndarray:
         """
@@ -128,12 +128,18 @@ class Ball(ABC):
     def __repr__(self) -> str:
         return f"{type(self).__name__}(scale={self.plain_scale()})"
 
-    def _scale_like(self, delta: th.Tensor) -> th.Tensor:
+    @property
+    def is_plain(self) -> bool:
+        """Whether its radius is ε for all features."""
+        return self.scales is None and self.scale.shape == () and self.scale.item() == 1
+
+    def like(self, delta: th.Tensor) -> th.Tensor:
+        """:return: The scale, of the type of perturbations and on their device."""
         return th.as_tensor(self.scale, dtype=delta.dtype, device=delta.device)
 
     def _in_units_of_scale(self, delta: th.Tensor) -> th.Tensor:
         """``delta / scale`` of shape ``(B, features)``; a feature of scale 0 cannot move and counts as 0."""
-        scale = self._scale_like(delta)
+        scale = self.like(delta)
         units = th.where(scale > 0, delta / scale.clamp(min=th.finfo(delta.dtype).tiny), th.zeros_like(delta))
         return units.flatten(1)
 
@@ -186,10 +192,10 @@ class LinfBall(Ball):
         return self._in_units_of_scale(delta).abs().amax(1)
 
     def steepest(self, gradient: th.Tensor) -> th.Tensor:
-        return self._scale_like(gradient) * gradient.sign()
+        return self.like(gradient) * gradient.sign()
 
     def project(self, delta: th.Tensor, epsilon: float) -> th.Tensor:
-        reach = epsilon * self._scale_like(delta)
+        reach = epsilon * self.like(delta)
         return th.maximum(th.minimum(delta, reach), -reach)
 
     def step(self, delta: th.Tensor, gradient: th.Tensor, length: float, epsilon: float) -> th.Tensor:
@@ -204,7 +210,7 @@ class LinfBall(Ball):
 
     def sample(self, like: th.Tensor, generator: th.Generator) -> th.Tensor:
         uniform = th.rand(like.shape, generator=generator, dtype=like.dtype, device=like.device)
-        return self._scale_like(like) * (2 * uniform - 1)
+        return self.like(like) * (2 * uniform - 1)
 
 
 class L2Ball(Ball):
@@ -214,7 +220,7 @@ class L2Ball(Ball):
         return _lengths(self._in_units_of_scale(delta))
 
     def steepest(self, gradient: th.Tensor) -> th.Tensor:
-        scale = self._scale_like(gradient)
+        scale = self.like(gradient)
         tiny = th.finfo(gradient.dtype).tiny
         pull = scale * gradient
         # The largest pull becomes 1 first: the squares of a very small or large gradient leave the range of its type.
@@ -223,10 +229,10 @@ class L2Ball(Ball):
 
     def project(self, delta: th.Tensor, epsilon: float) -> th.Tensor:
         shrink = epsilon / self.norm(delta).clamp(min=th.finfo(delta.dtype).tiny)
-        return delta * (self._scale_like(delta) > 0) * self._rows(shrink.clamp(max=1.0), delta)
+        return delta * (self.like(delta) > 0) * self._rows(shrink.clamp(max=1.0), delta)
 
     def sample(self, like: th.Tensor, generator: th.Generator) -> th.Tensor:
-        scale = self._scale_like(like)
+        scale = self.like(like)
         free = int((scale > 0).expand(like.shape[1:]).sum())
         normal = th.randn(like.shape, generator=generator, dtype=like.dtype, device=like.device) * (scale > 0)
         uniform = th.rand(len(like), generator=generator, dtype=like.dtype, device=like.device)

@@ -31,15 +31,17 @@ def _climb(
     """
     Steps of size ``step`` in the ball's steepest direction, each followed by projection.
 
-    :param noise: Standard deviation of the Gaussian noise added to the gradient at each step; its length is the number
-        of steps.
+    :param noise: Standard deviation of the Gaussian noise added to the gradient at each step, for a feature of scale 1;
+        it grows with the square root of the scale. Its length is the number of steps.
     :return: The last perturbation, shape ``(B, *obs)``.
     """
     drawn = th.empty_like(delta)
+    scale = None if ball.is_plain else ball.like(delta).sqrt()
     for std in noise:
         gradient = _gradient(goal, observations + delta)
         if std > 0:
-            gradient = drawn.normal_(std=std, generator=generator).add_(gradient)
+            drawn.normal_(std=std, generator=generator)
+            gradient = (drawn if scale is None else drawn.mul_(scale)).add_(gradient)
         delta = ball.step(delta, gradient, step, epsilon)
     return delta
 
@@ -183,7 +185,8 @@ class SGLD(Solver):
     Stochastic gradient Langevin dynamics with signed steps of ``ε / n_steps``, as in the reference code of SA-PPO
     (Zhang et al., NeurIPS 2020), on which BARPO builds. It starts one step away from the clean observation, in a
     random corner, because the KL has no gradient there; the gradient of step ``i`` gets Gaussian noise of standard
-    deviation ``sqrt(2 · ε / n_steps · beta) / (i + 2)``.
+    deviation ``sqrt(2 · ε / n_steps · beta) / (i + 2)``. In a ball with a scale for each feature, steps and noise
+    are those of its own radius, ``ε · scale``: a scale of 0.1 at ε = 1 is the plain ball of ε = 0.1.
 
     :param n_steps: Number of gradient steps.
     :param beta: Temperature of the noise: 1e-5 in training, 1 in the MAD attack.

@@ -32,7 +32,7 @@ class SensorNoise(Attack):
         environment.
     :param seed: Seed of the faults.
     :raises ValueError: if the sheet does not fit the model's observations.
-    :raises TypeError: if a sensor measures what is not a ``Box`` of floating-point numbers.
+    :raises TypeError: if a sensor measures what is not a ``Box`` of numbers.
     """
 
     name = "sensors"

@@ -27,7 +27,7 @@ class Faults:
     :param sheet: The spec sheet.
     :param space: Space of the raw observations. Readings keep its bounds.
     :raises ValueError: if the sheet does not fit the space.
-    :raises TypeError: if a sensor measures what is not a ``Box`` of floating-point numbers.
+    :raises TypeError: if a sensor measures what is not a ``Box`` of numbers.
     """
 
     def __init__(self, sheet: Sensors, space: spaces.Space[Any]) -> None:
@@ -113,6 +113,8 @@ class _Devices:
         # No sensor reports what the space does not contain, except where the value itself lies outside.
         reading = np.clip(reading, np.minimum(self._space_low, values), np.maximum(self._space_high, values))
         self._last = reading
+        if np.issubdtype(values.dtype, np.integer):
+            reading = np.rint(reading)
         return np.asarray(np.where(self._faulty, reading.astype(values.dtype), values))
 
     def _delayed(self, values: np.ndarray) -> np.ndarray:

@@ -5,12 +5,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from gymnasium import spaces
+from stable_baselines3.common.preprocessing import is_image_space, is_image_space_channels_first
 
 from sb3_barpo.policies.spaces import by_parts
 from sb3_barpo.sensors.sheet import Feature, Sensor, Sensors
 
+_INDEX = re.compile(r"-?\d+")
 _SLICE = re.compile(r"(-?\d*):(-?\d*)(?::(\d+))?")
-_WITHIN = re.compile(r"(.+)\[(.+)\]")
+_WITHIN = re.compile(r"(.*)\[(.+)\]")
 
 
 class Place(NamedTuple):
@@ -20,7 +22,9 @@ class Place(NamedTuple):
     :param feature: Its name in the sheet.
     :param sensor: The sensor.
     :param key: The key of a ``Dict`` space, ``""`` for a ``Box``.
-    :param indices: Indices of the flattened observation, or of the flattened values of the key.
+    :param indices: Indices of the flattened observation, or of the flattened values of the key. Those of an image are
+        in the order of rows, columns, channels, however it lies: the same sensors read the same before and after
+        ``VecTransposeImage``.
     """
 
     feature: Feature
@@ -36,7 +40,7 @@ def places(sheet: Sensors, space: spaces.Space[Any]) -> list[Place]:
     :return: Where its sensors lie there, in the order of the sheet.
     :raises ValueError: if a feature is unknown there, two sensors measure the same, or the number of names is another
         than that of the features.
-    :raises TypeError: if a sensor measures what is not a ``Box`` of floating-point numbers.
+    :raises TypeError: if a sensor measures what is not a ``Box`` of numbers.
     """
     boxes = by_parts(space)
     if sheet.names and (isinstance(space, spaces.Dict) or len(sheet.names) != int(np.prod(space.shape or ()))):
@@ -45,50 +49,71 @@ def places(sheet: Sensors, space: spaces.Space[Any]) -> list[Place]:
             "environment's features, or none."
         )
     found: list[Place] = []
-    taken: dict[tuple[str, int], Feature] = {}
+    owners = {key: np.full(int(np.prod(box.shape or ())), -1) for key, box in boxes.items()}
     for feature, sensor in sheet.sensors.items():
         key, selection = _key_and_selection(feature, sheet, boxes)
         box = boxes[key]
-        if not isinstance(box, spaces.Box) or not np.issubdtype(box.dtype, np.floating):
-            raise TypeError(f"Sensors measure floating-point numbers, but what {feature!r} measures is {box}.")
-        indices = np.atleast_1d(_selected(feature, selection, int(np.prod(box.shape))))
-        for index in indices.tolist():
-            if (key, index) in taken:
-                raise ValueError(
-                    f"The sensors {taken[key, index]!r} and {feature!r} both measure value {index}"
-                    f"{f' of {key!r}' if key else ''}. Each value has one sensor."
-                )
-            taken[key, index] = feature
+        if not isinstance(box, spaces.Box) or not np.issubdtype(box.dtype, np.number):
+            raise TypeError(f"Sensors measure numbers, but what {feature!r} measures is {box}.")
+        indices = np.atleast_1d(_selected(feature, selection, _order(box)))
+        taken = owners[key][indices]
+        if (taken >= 0).any():
+            index, owner = next((i, o) for i, o in zip(indices.tolist(), taken.tolist(), strict=True) if o >= 0)
+            raise ValueError(
+                f"The sensors {found[owner].feature!r} and {feature!r} both measure value {index}"
+                f"{f' of {key!r}' if key else ''}. Each value has one sensor."
+            )
+        owners[key][indices] = len(found)
         found.append(Place(feature, sensor, key, indices))
     return found
 
 
+def _order(box: spaces.Box) -> np.ndarray:
+    """Indices of the flattened values, as a sheet counts them: those of an image with the channels last."""
+    order = np.arange(int(np.prod(box.shape))).reshape(box.shape)
+    is_first = is_image_space(box) and is_image_space_channels_first(box)
+    return np.moveaxis(order, 0, -1) if is_first else order
+
+
 def _key_and_selection(feature: Feature, sheet: Sensors, boxes: dict[str, Any]) -> tuple[str, Feature]:
-    """The key of what is measured, and the index or slice there."""
+    """The key of what is measured, and the index, slice or region there."""
+    match = _WITHIN.fullmatch(str(feature))
     if "" in boxes:
         if feature in sheet.names:
             return "", sheet.names.index(str(feature))
         if isinstance(feature, int) or _SLICE.fullmatch(feature):
             return "", feature
+        if match is not None and not match[1]:
+            return "", match[2]
         known = f"They are {', '.join(sheet.names)}" if sheet.names else "The sheet names none: give `features`"
         raise ValueError(f"Unknown feature {feature!r}. {known}; an index or a slice such as '2:5' will do too.")
     if feature in boxes:
         return str(feature), ":"
-    match = _WITHIN.fullmatch(str(feature))
     if match is None or match[1] not in boxes:
         raise ValueError(f"Unknown feature {feature!r}. The keys are {', '.join(boxes)}; 'key[2:5]' is a part of one.")
-    return match[1], int(match[2]) if re.fullmatch(r"-?\d+", match[2]) else match[2]
+    return match[1], match[2]
 
 
-def _selected(feature: Feature, selection: Feature, size: int) -> np.ndarray:
-    if isinstance(selection, int):
-        if not -size <= selection < size:
+def _selected(feature: Feature, selection: Feature, order: np.ndarray) -> np.ndarray:
+    """Indices of the flattened values, one-dimensional."""
+    axes = [str(part).strip() for part in str(selection).split(",")]
+    region = order if len(axes) > 1 else order.ravel()
+    if len(axes) > region.ndim:
+        raise ValueError(f"The feature {feature!r} is a region of {len(axes)} axes, but there are {region.ndim}.")
+    parts = (_part(feature, text, size) for text, size in zip(axes, region.shape, strict=False))
+    return np.asarray(region[tuple(parts)]).ravel()
+
+
+def _part(feature: Feature, text: str, size: int) -> int | slice:
+    """An index or a slice of one axis."""
+    if _INDEX.fullmatch(text):
+        if not -size <= int(text) < size:
             raise ValueError(f"The feature {feature!r} is out of range: there are {size} values, counted from 0.")
-        return np.asarray(np.arange(size)[selection])
-    match = _SLICE.fullmatch(selection)
+        return int(text)
+    match = _SLICE.fullmatch(text)
     if match is None:
         raise ValueError(f"The feature {feature!r} is neither an index nor a slice such as '2:5'.")
     start, stop, step = (int(part) if part else None for part in match.groups())
-    if step == 0 or (indices := np.arange(size)[start:stop:step]).size == 0 or (stop is not None and stop > size):
+    if step == 0 or len(range(size)[start:stop:step]) == 0 or (stop is not None and stop > size):
         raise ValueError(f"The feature {feature!r} must select some of the {size} values and none beyond.")
-    return indices
+    return slice(start, stop, step)

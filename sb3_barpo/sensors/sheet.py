@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -10,13 +11,15 @@ from typing import Any, TypeAlias
 
 from sb3_barpo.sensors.features import FEATURES
 
-#: A feature: its name, its index or a slice, ``"2:5"``, of the flattened observation; for a ``Dict`` space a key, alone
-#: or with an index or slice, ``"imu[0:3]"``.
+#: A feature: its name, its index or a slice, ``"2:5"``, of the flattened observation, or a region, ``"[0:20, 5:15]"``;
+#: for a ``Dict`` space a key, alone or with one of these, ``"imu[0:3]"``, ``"camera[0:20, 5:15]"``. Images count rows,
+#: columns, channels; a region without channels has all of them.
 Feature: TypeAlias = str | int
 
 #: The settings that grow with the strength: sizes of errors, and rates.
 _SIZES = ("bound", "proportional", "noise", "bias", "drift", "quantum")
 _RATES = ("hold", "dropout")
+_INDEX = re.compile(r"-?\d+")
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,12 @@ class Sensor:
         changes |= {name: min(strength * getattr(self, name), 1.0) for name in _RATES}
         return dataclasses.replace(self, **changes, delay=round(strength * self.delay))
 
+    def spec(self) -> dict[str, Any]:
+        """:return: The settings that differ from the perfect sensor's, as plain data."""
+        perfect = Sensor()
+        changed = {name: value for name, value in vars(self).items() if value != getattr(perfect, name)}
+        return {name: value if isinstance(value, str) else _number(value) for name, value in changed.items()}
+
 
 @dataclass(frozen=True)
 class Sensors:
@@ -151,9 +160,17 @@ class Sensors:
         names = self.names
         if not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
             raise ValueError(f"The names of the features must be different strings, but they are {names!r}.")
-        object.__setattr__(self, "sensors", dict(self.sensors))
         if not isinstance(self.features, str):
             object.__setattr__(self, "features", names)
+        # JSON has no numbers for keys: "3" is index 3.
+        known = {self._plain(feature): sensor for feature, sensor in self.sensors.items()}
+        if len(known) < len(self.sensors):
+            raise ValueError(f"Each feature has one sensor, but some are named twice: {list(self.sensors)!r}.")
+        object.__setattr__(self, "sensors", known)
+
+    def _plain(self, feature: Feature) -> Feature:
+        is_index = isinstance(feature, str) and _INDEX.fullmatch(feature) and feature not in self.names
+        return int(feature) if is_index else feature
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -193,17 +210,35 @@ class Sensors:
             content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
         except yaml.YAMLError as error:
             raise ValueError(f"{str(path)!r} is no YAML: {error}") from error
-        if not isinstance(content, dict) or not isinstance(content.get("sensors"), dict):
-            raise ValueError(f"{str(path)!r} is no spec sheet: it needs the entry `sensors`, settings by feature.")
-        if unknown := set(content) - {"features", "sensors"}:
-            raise ValueError(f"{str(path)!r} has the entries {unknown}, but a sheet has `features` and `sensors` only.")
-        features = content.get("features", ())
+        return cls.from_spec(content, repr(str(path)))
+
+    @classmethod
+    def from_spec(cls, spec: Any, name: str = "This") -> "Sensors":
+        """
+        :param spec: A sheet as plain data: ``features`` (optional) and ``sensors``, the settings of :class:`Sensor` by
+            feature.
+        :param name: What errors call it.
+        :return: The sheet.
+        :raises ValueError: if it is no such sheet, or a setting does not fit.
+        :raises TypeError: if a setting is of the wrong type.
+        """
+        if not isinstance(spec, Mapping) or not isinstance(spec.get("sensors"), Mapping):
+            raise ValueError(f"{name} is no spec sheet: it needs the entry `sensors`, settings by feature.")
+        if unknown := set(spec) - {"features", "sensors"}:
+            raise ValueError(f"{name} has the entries {unknown}, but a sheet has `features` and `sensors` only.")
+        features = spec.get("features", ())
         if not isinstance(features, str | list | tuple):
             raise TypeError(f"`features` must be the id of an environment or a list of names, but it is {features!r}.")
         return cls(
-            {feature: _sensor(feature, settings) for feature, settings in content["sensors"].items()},
+            {feature: _sensor(feature, settings) for feature, settings in spec["sensors"].items()},
             features if isinstance(features, str) else tuple(features),
         )
+
+    def spec(self) -> dict[str, Any]:
+        """:return: The sheet as plain data, for JSON, YAML and :meth:`from_spec`. Defaults are left out."""
+        features = self.features if isinstance(self.features, str) else list(self.features)
+        listed = {feature: sensor.spec() for feature, sensor in self.sensors.items()}
+        return {**({"features": features} if features else {}), "sensors": listed}
 
     def save(self, path: str | Path) -> None:
         """
@@ -211,23 +246,40 @@ class Sensors:
         """
         import yaml
 
-        perfect = Sensor()
-        listed = {
-            feature: {
-                name: value for name, value in dataclasses.asdict(sensor).items() if value != getattr(perfect, name)
-            }
-            for feature, sensor in self.sensors.items()
-        }
-        features = self.features if isinstance(self.features, str) else list(self.features)
-        content = {**({"features": features} if features else {}), "sensors": listed}
-        Path(path).write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
+        Path(path).write_text(yaml.safe_dump(self.spec(), sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+#: What is taken wherever a sheet is asked for: one, its YAML file, or it as plain data (:meth:`Sensors.spec`).
+SensorsLike: TypeAlias = Sensors | str | Path | Mapping[str, Any]
+
+
+def as_sensors(value: SensorsLike) -> Sensors:
+    """
+    :param value: A sheet, its YAML file, or it as plain data.
+    :return: The sheet.
+    :raises ValueError: if it is no sheet, or a setting does not fit.
+    :raises TypeError: for any other type, or if a setting is of the wrong type.
+    :raises OSError: if there is no such file.
+    """
+    if isinstance(value, Sensors):
+        return value
+    if isinstance(value, str | Path):
+        return Sensors.load(value)
+    if not isinstance(value, Mapping):
+        raise TypeError(f"sensors must be a Sensors, a YAML file, or a sheet as plain data, but it is {value!r}.")
+    return Sensors.from_spec(value)
+
+
+def _number(value: Any) -> int | float:
+    """What JSON and YAML can hold of a number, NumPy's for example."""
+    return int(value) if isinstance(value, Integral) else float(value)
 
 
 def _sensor(feature: Feature, settings: Any) -> Sensor:
     """A sensor from a file."""
     known = [field.name for field in dataclasses.fields(Sensor)]
-    if not isinstance(settings, dict) or (unknown := [name for name in settings if name not in known]):
-        what = f"the setting {unknown[0]!r}" if isinstance(settings, dict) else f"{settings!r} for settings"
+    if not isinstance(settings, Mapping) or (unknown := [name for name in settings if name not in known]):
+        what = f"the setting {unknown[0]!r}" if isinstance(settings, Mapping) else f"{settings!r} for settings"
         raise ValueError(f"The sensor {feature!r} has {what}. A sensor's settings are {', '.join(known)}.")
     try:
         return Sensor(**settings)

@@ -1,14 +1,13 @@
 """The worst case of a sheet as a ball for adversaries and attacks."""
 
+import copy
 from typing import Any
 
 import numpy as np
 from gymnasium import spaces
-from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecNormalize
 
-from sb3_barpo.adversary import LinfBall
+from sb3_barpo.adversary import Adversary, Ball, LinfBall
 from sb3_barpo.policies.spaces import by_parts
 from sb3_barpo.sensors.places import Place, places
 from sb3_barpo.sensors.sheet import Sensors
@@ -29,7 +28,7 @@ def ball(sheet: Sensors, space: spaces.Box | spaces.Dict, vec_normalize: VecNorm
     :return: The ball. Features without a bound stay clean.
     :raises ValueError: if no sensor has a bound, a proportional error has no range, or the sheet or the statistics do
         not fit the space.
-    :raises TypeError: if a sensor measures what is not a ``Box`` of floating-point numbers.
+    :raises TypeError: if a sensor measures what is not a ``Box`` of numbers.
     """
     boxes = by_parts(space)
     radii = {key: np.zeros(int(np.prod(box.shape or ()))) for key, box in boxes.items()}
@@ -37,17 +36,15 @@ def ball(sheet: Sensors, space: spaces.Box | spaces.Dict, vec_normalize: VecNorm
         radii[place.key][place.indices] = place.sensor.bound + _proportional(place, boxes[place.key])
     if not any(radius.any() for radius in radii.values()):
         raise ValueError("No sensor of the sheet has a bound or a proportional error, so there is no worst case.")
-    if vec_normalize is not None and vec_normalize.observation_space != space:
-        raise ValueError(f"The statistics are of {vec_normalize.observation_space}, but the observations are {space}.")
     scales = {
-        key: radius.reshape(boxes[key].shape) / _deviation(vec_normalize, key)
+        key: radius.reshape(boxes[key].shape) / _deviation(vec_normalize, key, boxes[key])
         for key, radius in radii.items()
         if radius.any()
     }
     return LinfBall(scales if isinstance(space, spaces.Dict) else scales[""])
 
 
-def refresh(moved: LinfBall, sheet: Sensors, space: spaces.Box | spaces.Dict, vec_normalize: VecNormalize) -> None:
+def refresh(moved: Ball, sheet: Sensors, space: spaces.Box | spaces.Dict, vec_normalize: VecNormalize | None) -> None:
     """
     Give a ball the radii of the statistics as they are now, in place: whoever holds it has them too.
 
@@ -60,35 +57,29 @@ def refresh(moved: LinfBall, sheet: Sensors, space: spaces.Box | spaces.Dict, ve
     moved.scale, moved.scales = now.scale, now.scales
 
 
-class RefreshBall(BaseCallback):
+def within_sheet(
+    adversary: Adversary, sheet: Sensors, space: spaces.Box | spaces.Dict, vec_normalize: VecNormalize | None
+) -> Adversary:
     """
-    Takes a ball's radii anew before each update of a model in training, so that they stay those of the sheet while the
-    statistics of ``VecNormalize`` move::
-
-        around = ball(sheet, env.observation_space, env)
-        model = BARPO("MlpPolicy", env, epsilon="ramp_1.0", adversary=Adversary(KL(), SGLD(), around))
-        model.learn(100_000, callback=RefreshBall(around, sheet))
-
-    :param ball: The adversary's ball; of a model that was loaded, ``model.adversary.ball``.
+    :param adversary: An adversary of the default ball.
     :param sheet: The spec sheet.
+    :param space: Space of the observations.
+    :param vec_normalize: The statistics between the environment and the policy.
+    :return: The same adversary in the ball of the sheet; a copy, a subclass stays one.
+    :raises ValueError: if it has a ball of its own, or for what :func:`ball` refuses.
+    :raises TypeError: for what :func:`ball` refuses.
     """
-
-    def __init__(self, ball: LinfBall, sheet: Sensors) -> None:
-        super().__init__()
-        self._ball = ball
-        self._sheet = sheet
-
-    def _on_rollout_end(self) -> None:
-        model: BaseAlgorithm = self.model
-        statistics = model.get_vec_normalize_env()
-        if statistics is not None:
-            refresh(self._ball, self._sheet, statistics.observation_space, statistics)  # type: ignore[arg-type]
-
-    def _on_step(self) -> bool:
-        return True
+    if repr(adversary.ball) != repr(LinfBall()):
+        raise ValueError(
+            f"Both the sensors and the adversary say how far an observation may move, but a model has one ball. Leave "
+            f"out the adversary's, {type(adversary.ball).__name__}, or the sensors."
+        )
+    other = copy.copy(adversary)
+    other.ball = ball(sheet, space, vec_normalize)
+    return other
 
 
-def _deviation(vec_normalize: VecNormalize | None, key: str) -> Any:
+def _deviation(vec_normalize: VecNormalize | None, key: str, box: spaces.Box) -> Any:
     """By what a key's values are divided: of its shape, or 1."""
     if vec_normalize is None or not vec_normalize.norm_obs:
         return 1.0
@@ -97,6 +88,11 @@ def _deviation(vec_normalize: VecNormalize | None, key: str) -> Any:
         if key not in statistics:
             return 1.0
         statistics = statistics[key]
+    if statistics.var.shape != box.shape:
+        raise ValueError(
+            f"The statistics of VecNormalize are of shape {statistics.var.shape}, but the policy sees {box}. Stack or "
+            "rearrange observations inside VecNormalize, not around it."
+        )
     return np.sqrt(statistics.var + vec_normalize.epsilon)
 
 

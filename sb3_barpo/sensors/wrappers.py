@@ -1,6 +1,5 @@
 """Sensors in front of an agent: wrappers of raw observations, for training and for tests."""
 
-from pathlib import Path
 from typing import Any, SupportsFloat
 
 import gymnasium as gym
@@ -11,11 +10,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 
 from sb3_barpo.policies.spaces import by_key
 from sb3_barpo.sensors.faults import Faults
-from sb3_barpo.sensors.sheet import Sensors
-
-
-def _sheet(sensors: Sensors | str | Path, strength: float) -> Sensors:
-    return (sensors if isinstance(sensors, Sensors) else Sensors.load(sensors)).at(strength)
+from sb3_barpo.sensors.sheet import SensorsLike, as_sensors
 
 
 class SensorFaults(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
@@ -25,16 +20,16 @@ class SensorFaults(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     generator is not touched. The reward is that of the true state.
 
     :param env: The environment.
-    :param sensors: The spec sheet, or its YAML file.
+    :param sensors: The spec sheet, its YAML file, or it as plain data.
     :param strength: Share of the sheet: 1 is the sheet, 0 changes nothing.
     :raises ValueError: if the sheet does not fit the environment's observations, or the strength is out of range.
-    :raises TypeError: if a sensor measures what is not a ``Box`` of floating-point numbers.
+    :raises TypeError: if a sensor measures what is not a ``Box`` of numbers.
     """
 
-    def __init__(self, env: gym.Env[Any, Any], sensors: Sensors | str | Path, strength: float = 1.0) -> None:
+    def __init__(self, env: gym.Env[Any, Any], sensors: SensorsLike, strength: float = 1.0) -> None:
         RecordConstructorArgs.__init__(self, sensors=sensors, strength=strength)
         gym.Wrapper.__init__(self, env)
-        self._faults = Faults(_sheet(sensors, strength), env.observation_space)
+        self._faults = Faults(as_sensors(sensors).at(strength), env.observation_space)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         if seed is not None:
@@ -53,21 +48,21 @@ class VecSensorFaults(VecEnvWrapper):
     ``VecNormalize``.
 
     :param venv: The environments, not normalised.
-    :param sensors: The spec sheet, or its YAML file.
+    :param sensors: The spec sheet, its YAML file, or it as plain data.
     :param strength: Share of the sheet: 1 is the sheet, 0 changes nothing.
     :raises ValueError: if the environments are normalised, the sheet does not fit their observations, or the strength
         is out of range.
-    :raises TypeError: if a sensor measures what is not a ``Box`` of floating-point numbers.
+    :raises TypeError: if a sensor measures what is not a ``Box`` of numbers.
     """
 
-    def __init__(self, venv: VecEnv, sensors: Sensors | str | Path, strength: float = 1.0) -> None:
+    def __init__(self, venv: VecEnv, sensors: SensorsLike, strength: float = 1.0) -> None:
         if unwrap_vec_normalize(venv) is not None:
             raise ValueError(
                 "Sensors measure raw observations, but these environments are normalised already. Put the sensors "
                 "inside: VecNormalize(VecSensorFaults(venv, sensors))."
             )
         super().__init__(venv)
-        sheet = _sheet(sensors, strength)
+        sheet = as_sensors(sensors).at(strength)
         self._faults = [Faults(sheet, venv.observation_space) for _ in range(venv.num_envs)]
 
     def seed(self, seed: int | None = None) -> list[int | None]:

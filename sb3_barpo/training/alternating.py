@@ -237,6 +237,7 @@ class ATLA(RobustPPO):
         self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
     ) -> bool:
         """The agent's turn: a rollout of what its attacker shows it."""
+        self._fit_sheet()
         epsilon = self.training_epsilon()
         self._attacked = epsilon > 0
         if not self._attacked:

@@ -9,7 +9,6 @@ from typing import Any, ClassVar, TypeVar
 
 import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from torch.nn import functional as F
@@ -31,16 +30,18 @@ from sb3_barpo.policies import by_hand
 from sb3_barpo.policies.rollout import bare_forward
 from sb3_barpo.policies.spaces import check_observation_space
 from sb3_barpo.schedules import ScheduleLike, as_schedule
+from sb3_barpo.sensors import SensorsLike
 from sb3_barpo.training.inner import Inner, Logs
 from sb3_barpo.training.optim import fused
 from sb3_barpo.training.records import Update, record_update
 from sb3_barpo.training.robust_by_hand import RobustUpdateByHand
+from sb3_barpo.training.sheets import WithSheet
 from sb3_barpo.training.signature import signature_of
 
 SelfRobustUpdate = TypeVar("SelfRobustUpdate", bound="RobustUpdate")
 
 
-class RobustUpdate(OnPolicyAlgorithm):
+class RobustUpdate(WithSheet):
     """
     What makes a robust algorithm of SB3's ``PPO`` and of sb3-contrib's ``RecurrentPPO``: to be inherited before them.
     Users take :class:`ARPO`, :class:`BARPO` and their recurrent forms.
@@ -57,19 +58,22 @@ class RobustUpdate(OnPolicyAlgorithm):
     :param env: As in PPO; observations must be ``Box``, images among them, or ``Dict``.
     :param args: PPO's further arguments, by position.
     :param epsilon: The strength to be withstood: radius of the ball of the attacks, in units of what the policy sees
-        (after ``VecNormalize``). A number, a schedule, a spec or a string (see :mod:`sb3_barpo.schedules`). Its time
-        never runs backwards when training is continued by ``learn(..., reset_num_timesteps=False)``.
+        (after ``VecNormalize``), or share of the sheet. A number, a schedule, a spec or a string (see
+        :mod:`sb3_barpo.schedules`), by default ``"ramp_0.075"``, with ``sensors`` ``"ramp_1.0"``. Its time never runs
+        backwards when training is continued by ``learn(..., reset_num_timesteps=False)``.
     :param margin: Training is at ``margin * epsilon``; evaluations are at ε by default. Above 1, an agent trained
         against a stronger adversary than the one that it will be judged by.
     :param adversary: Who looks for ``s'``; defaults to the algorithm's own, by ten steps of SGLD at a sample's first
         visit and two at later ones (:class:`sb3_barpo.adversary.WarmStart`). Also a spec of what differs from it, such
         as ``{"n_steps": 5}`` (:func:`sb3_barpo.adversary.as_adversary`). The model keeps a copy, with the model's seed.
+    :param sensors: A spec sheet (:class:`sb3_barpo.sensors.Sensors`), its YAML file, or it as plain data. The bounds of
+        its sensors are the radii of the ball, by the statistics of ``VecNormalize`` at each update. It is saved.
     :param kwargs: Settings of the outer loss by name, ``kappa`` for :class:`sb3_barpo.losses.WorstCase`; and PPO's
         further arguments.
     :raises ValueError: for a negative or not finite strength, a margin that is not above 0, an unknown spec, a ball of
-        the wrong shape.
-    :raises TypeError: for an observation space that is not supported, or an ``adversary`` that is neither one
-        nor a spec.
+        the wrong shape, a sheet that does not fit the observations, or one beside an adversary's own ball.
+    :raises TypeError: for an observation space that is not supported, or an ``adversary`` or ``sensors`` of another
+        type.
     """
 
     #: The algorithm in one line: what its adversary raises, and what the policy descends on.
@@ -96,9 +100,10 @@ class RobustUpdate(OnPolicyAlgorithm):
         policy: str | type[ActorCriticPolicy],
         env: GymEnv | str,
         *args: Any,
-        epsilon: ScheduleLike = "ramp_0.075",
+        epsilon: ScheduleLike | None = None,
         margin: float = 1.0,
         adversary: AdversaryLike = None,
+        sensors: SensorsLike | None = None,
         _init_setup_model: bool = True,
         **kwargs: Any,
     ) -> None:
@@ -107,6 +112,7 @@ class RobustUpdate(OnPolicyAlgorithm):
         self.epsilon = epsilon
         self.margin = margin
         self.adversary = adversary
+        self.sensors = sensors
         #: Tells files of one algorithm from those of another.
         self.algorithm = type(self).__name__
         for name, value in settings.items():
@@ -134,13 +140,14 @@ class RobustUpdate(OnPolicyAlgorithm):
         return dataclasses.replace(self.defence.loss, **{k: value for k, value in given.items() if value is not None})
 
     def _setup_model(self) -> None:
+        self._read_sheet()
         self.epsilon = plain(self.epsilon)
         # Strings, so that PPO.load reads our files where this package is missing.
         for name, value in self.outer_loss().spec().items():
             setattr(self, name, value)
         as_schedule(self.epsilon)  # raises for what is none
         require_margin("margin", self.margin)
-        chosen = as_adversary(self.adversary, self.default_adversary())
+        chosen = self._within_sheet(as_adversary(self.adversary, self.default_adversary()))
         chosen.ball.check(check_observation_space(self.observation_space))
         self._adversary = copy.copy(chosen)  # not a plain Adversary of its parts: a subclass stays one
         self._memory_of_loss: dict[str, Any] = {}
@@ -155,7 +162,7 @@ class RobustUpdate(OnPolicyAlgorithm):
         self._adversary.seed(seed)
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_adversary", "_memory_of_loss"]
+        return [*super()._excluded_save_params(), "_adversary", "_memory_of_loss", "_sheet"]
 
     def learn(
         self: SelfRobustUpdate,
@@ -266,6 +273,7 @@ class RobustUpdate(OnPolicyAlgorithm):
 
     def _begin_update(self) -> Update:
         """The update's settings, from the present progress. Here alone it is asked whether this is PPO."""
+        self._fit_sheet()
         progress = self._current_progress_remaining
         epsilon = self.training_epsilon()
         self._progress_held = min(self._progress_held, max(progress, 0.0))

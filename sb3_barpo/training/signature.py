@@ -14,12 +14,12 @@ def signature_of(cls: Any, ours: type) -> inspect.Signature:
     base = next(kind for kind in cls.__mro__ if not issubclass(kind, ours) and "__init__" in kind.__dict__)
     theirs = [p for name, p in inspect.signature(base.__init__).parameters.items() if name != "self"]
     kind = inspect.Parameter.KEYWORD_ONLY
-    own = [inspect.Parameter("epsilon", kind, default="ramp_0.075"), inspect.Parameter("margin", kind, default=1.0)]
+    own = [inspect.Parameter("epsilon", kind, default=None), inspect.Parameter("margin", kind, default=1.0)]
     own += [
         inspect.Parameter(field.name, kind, default=getattr(cls.defence.loss, field.name))
         for field in dataclasses.fields(cls.defence.loss)
     ]
-    own.append(inspect.Parameter("adversary", kind, default=None))
+    own += [inspect.Parameter(name, kind, default=None) for name in ("adversary", "sensors")]
     if "__init__" in cls.__dict__:  # it passes the rest on
         own += [p for p in inspect.signature(cls.__init__).parameters.values() if p.kind is kind]
     return inspect.Signature([*theirs, *own])

@@ -18,8 +18,7 @@ from sb3_barpo import seeds
 from sb3_barpo.attacks.victim import undisturbed
 from sb3_barpo.evaluation.episodes import run_episodes
 from sb3_barpo.evaluation.settings import EvalConfig
-from sb3_barpo.sensors.attack import SensorNoise
-from sb3_barpo.sensors.sheet import Feature, Sensor, Sensors
+from sb3_barpo.sensors import Feature, Sensor, SensorNoise, Sensors
 
 #: Correlation time of the drift, in steps.
 DRIFT_TIME = 100.0

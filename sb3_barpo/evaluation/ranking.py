@@ -17,8 +17,7 @@ from sb3_barpo.attacks import GradientAttack
 from sb3_barpo.evaluation.robustness import check_settings, evaluate_robustness, origin_of, run_trial
 from sb3_barpo.evaluation.settings import EvalConfig
 from sb3_barpo.figures import COLOURS, canvas, number
-from sb3_barpo.sensors.sheet import Sensor, Sensors
-from sb3_barpo.sensors.worst_case import ball
+from sb3_barpo.sensors import Sensor, Sensors, ball
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
