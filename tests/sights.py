@@ -23,11 +23,24 @@ SIGHTS: dict[str, spaces.Space[Any]] = {
     "double": spaces.Box(-1.0, 1.0, (2,), np.float64),
     "bytes": spaces.Box(0, 255, (6,), np.uint8),
     "integers": spaces.Box(-3, 3, (2,), np.int64),
+    "words": spaces.Box(0, 40, (2,), np.uint16),
+    "flags": spaces.Box(0, 1, (6,), np.bool_),
+    "half": spaces.Box(-1.0, 1.0, (2,), np.float16),
     "image": IMAGE,
     "image_first": spaces.Box(0, 255, (1, SIZE, SIZE), np.uint8),
     "stack": IMAGE,
     "dict": spaces.Dict({"camera": IMAGE, "mode": spaces.Discrete(3), "imu": VECTOR}),
     "vectors": spaces.Dict({"imu": VECTOR, "gps": spaces.Box(-np.inf, np.inf, (3,))}),
+    "types": spaces.Dict(
+        {
+            "imu": VECTOR,
+            "contacts": spaces.Box(0, 1, (3,), np.bool_),
+            "ticks": spaces.Box(0, 40, (2,), np.uint16),
+            "rough": spaces.Box(-1.0, 1.0, (2,), np.float16),
+            "clean_contacts": spaces.Box(0, 1, (3,), np.bool_),
+            "clean_ticks": spaces.Box(0, 40, (2,), np.uint16),
+        }
+    ),
 }
 ACTIONS: dict[str, spaces.Space[Any]] = {
     "box": spaces.Box(-1.0, 1.0, (2,)),
@@ -39,7 +52,9 @@ ACTIONS: dict[str, spaces.Space[Any]] = {
 }
 #: How far each may move, in its own units.
 EPSILON = {"bytes": 8.0, "integers": 3.0, "image": 8.0, "image_first": 8.0, "stack": 8.0}
+EPSILON |= {"words": 5.0, "flags": 1.0}
 BALLS = {"dict": {"camera": 80.0, "imu": 1.0}}
+BALLS["types"] = {"imu": 1.0, "contacts": 10.0, "ticks": 50.0, "rough": 1.0}
 
 
 class Drift(gym.Env[Any, Any]):
@@ -74,9 +89,10 @@ def _show(space: spaces.Space[Any], place: np.ndarray) -> Any:
         )
         return (255 * spot).astype(space.dtype).reshape(space.shape)
     values = np.resize(place, space.shape)
-    if not np.issubdtype(space.dtype, np.integer):
+    if np.issubdtype(space.dtype, np.floating):
         return values.astype(space.dtype)
-    return np.round(space.low + (values + 1) / 2 * (space.high - space.low)).astype(space.dtype)
+    low, high = (end.astype(float) for end in (space.low, space.high))
+    return np.round(low + (values + 1) / 2 * (high - low)).astype(space.dtype)
 
 
 def make_sights(sight: str, action: str = "box", n_envs: int = 2) -> VecEnv:
@@ -89,7 +105,7 @@ def make_sights(sight: str, action: str = "box", n_envs: int = 2) -> VecEnv:
 
 def policy_of(sight: str, action: str) -> dict[str, Any]:
     """PPO's arguments for such observations and actions."""
-    policy = {"dict": "MultiInputPolicy", "vectors": "MultiInputPolicy"}.get(sight, "MlpPolicy")
+    policy = "MultiInputPolicy" if isinstance(SIGHTS[sight], spaces.Dict) else "MlpPolicy"
     if sight in ("image", "image_first", "stack"):
         policy = "CnnPolicy"
     kwargs: dict[str, Any] = {"net_arch": [16]}

@@ -8,6 +8,7 @@ environment.
 from sb3_barpo.adversary.adversary import Adversary, Draws, Perturbation
 from sb3_barpo.adversary.balls import Ball, L2Ball, LinfBall
 from sb3_barpo.adversary.goals import Samples
+from sb3_barpo.adversary.held import HeldLimits, SpaceWarning
 from sb3_barpo.adversary.layout import Observations, layout_of
 from sb3_barpo.adversary.limits import Bounds, DictBounds, bounds_of, observation_bounds
 from sb3_barpo.adversary.objectives import (
@@ -38,6 +39,7 @@ __all__ = [
     "Bounds",
     "DictBounds",
     "Draws",
+    "HeldLimits",
     "L2Ball",
     "LinfBall",
     "Objective",
@@ -47,6 +49,7 @@ __all__ = [
     "QNetwork",
     "Samples",
     "Solver",
+    "SpaceWarning",
     "Surrogate",
     "Towards",
     "Uniform",

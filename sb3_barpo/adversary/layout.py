@@ -52,7 +52,7 @@ class Layout:
 
     def difference(self, perturbed: Any, observations: Any) -> th.Tensor:
         """:return: What was added, as :meth:`join` lays it."""
-        return (perturbed - observations) / self.unit  # type: ignore[no-any-return]
+        return (perturbed - observations.to(perturbed.dtype)) / self.unit  # type: ignore[no-any-return]
 
     def rebuild(self, joined: th.Tensor, observations: Any) -> Any:
         """:return: Observations of the space that hold the joined ones, and of the clean ones what does not move."""

@@ -39,10 +39,12 @@ class Bounds(NamedTuple):
         :param observations: The clean ones. One that lies outside already (running statistics move) may stay there.
         :return: The perturbed observations within the bounds; never further from the clean ones than before.
         """
-        # The space may be of another type than what reaches the policy; the result keeps the observations' type.
-        low = th.minimum(self.low.to(observations), observations)
-        high = th.maximum(self.high.to(observations), observations)
-        return th.maximum(th.minimum(perturbed, high), low)
+        # The space may be of another type than what reaches the policy, and torch cannot compare all whole numbers.
+        like = perturbed if perturbed.is_floating_point() else perturbed.double()
+        like = like.double() if observations.dtype == th.float64 else like
+        clean = observations.to(like)
+        low, high = th.minimum(self.low.to(like), clean), th.maximum(self.high.to(like), clean)
+        return th.maximum(th.minimum(like, high), low)
 
 
 class DictBounds(dict[str, Bounds | None]):

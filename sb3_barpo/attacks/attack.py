@@ -14,7 +14,7 @@ from stable_baselines3.common.utils import obs_as_tensor
 
 from sb3_barpo.adversary import Adversary, Ball, Bounds, DictBounds, LinfBall
 from sb3_barpo.attacks.memory import Memory
-from sb3_barpo.policies.spaces import by_parts, check_observation_space, is_finite
+from sb3_barpo.policies.spaces import by_parts, check_observation_space, in_type_of, is_finite
 from sb3_barpo.policies.views import is_recurrent
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class Attack(ABC):
         :param bounds: Limits that the perturbed observations must keep, those of the space for example.
         :param memory: What a recurrent victim remembers. It is not changed: let it advance by what was shown.
         :return: Perturbed observations of the same shapes and types, within ε. Whole numbers, such as pixels, stay
-            whole, and within their type's range.
+            whole, truth values too, and within their type's range.
         :raises ValueError: if the shape is not that of the space, a value is NaN or infinite, or a recurrent
             victim's memory is missing.
         """
@@ -128,10 +128,11 @@ class Attack(ABC):
 
     def _typed(self, perturbed: th.Tensor, clean: np.ndarray, key: str = "") -> Any:
         values = perturbed.cpu().numpy()
-        if not np.issubdtype(clean.dtype, np.integer) or values.dtype == clean.dtype:
-            return values.astype(clean.dtype, copy=False)
-        moved = clean + self.ball.whole(values - clean, self.epsilon, key)
-        return np.clip(moved, np.iinfo(clean.dtype).min, np.iinfo(clean.dtype).max).astype(clean.dtype)
+        if values.dtype == clean.dtype:
+            return values
+        if not np.issubdtype(clean.dtype, np.floating):
+            values = clean + self.ball.whole(values - clean, self.epsilon, key)
+        return in_type_of(clean, values)
 
     def _check_batch(self, observations: Any) -> None:
         parts, spaces = by_parts(observations), by_parts(self.observation_space)

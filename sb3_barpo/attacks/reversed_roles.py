@@ -20,11 +20,10 @@ from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 from tqdm import tqdm
 
-from sb3_barpo.adversary import PGD, Adversary, Ball, Draws, LinfBall, Towards, layout_of
+from sb3_barpo.adversary import PGD, Adversary, Ball, Draws, HeldLimits, LinfBall, Towards, bounds_of, layout_of
 from sb3_barpo.attacks.learned import LearnedAttack
 from sb3_barpo.attacks.memory import Memory, States
 from sb3_barpo.attacks.quick_ppo import QuickPPO
-from sb3_barpo.attacks.wrappers import bounds_behind
 from sb3_barpo.policies.evaluate import policy_output
 from sb3_barpo.policies.spaces import by_key, by_parts, usual_policy
 from sb3_barpo.policies.views import evaluation_mode
@@ -45,7 +44,8 @@ class RoleReversedVecEnv(VecEnvWrapper):
     def __init__(self, venv: VecEnv, attack: "PolicyAttack") -> None:
         super().__init__(venv, action_space=attack.adversary_space())
         self.attack = attack
-        self._bounds = bounds_behind(attack, venv)
+        self._bounds = bounds_of(attack.observation_space, venv, attack.model.device)
+        self._limits = HeldLimits(attack.model)
 
     def reset(self) -> VecEnvObs:
         self._clean = self.venv.reset()
@@ -59,7 +59,8 @@ class RoleReversedVecEnv(VecEnvWrapper):
         clean = obs_as_tensor(self._clean, device)  # type: ignore[arg-type]  # no tuple
         policy = self.attack.victim(self._memory)
         perturbed = self.attack.respond(clean, th.as_tensor(actions, device=device), policy)
-        seen = self.attack.shown(perturbed, self._clean, self._bounds)
+        self._limits.look(self._bounds, self._clean)
+        seen = self.attack.shown(perturbed, self._clean, self._limits.hold(self._bounds))
         taken, self._state = self.attack.model.predict(seen, self._state, self._starts, deterministic=True)
         if self._memory is not None:
             self._memory.advance(seen)

@@ -6,6 +6,7 @@ any more, stays clean (SB3 reads the value of it at a time limit). They never ch
 bounds. A recurrent victim's memory goes on by what the victim was shown, and is empty where an episode starts.
 """
 
+from collections.abc import Mapping
 from typing import Any, SupportsFloat
 
 import gymnasium as gym
@@ -21,14 +22,19 @@ from stable_baselines3.common.vec_env import (
 )
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 
-from sb3_barpo.adversary import Bounds, DictBounds, bounds_of
+from sb3_barpo.adversary import HeldLimits
 from sb3_barpo.attacks.attack import Attack
 from sb3_barpo.attacks.memory import Memory
-from sb3_barpo.policies.spaces import by_key, by_parts
+from sb3_barpo.policies.spaces import by_key, by_parts, in_type_of
 
 
 def _perturbed(
-    attack: Attack, batch: Any, venv: VecEnv | None, memory: Memory | None, starts: np.ndarray | None
+    attack: Attack,
+    batch: Any,
+    venv: VecEnv | None,
+    limits: HeldLimits,
+    memory: Memory | None,
+    starts: np.ndarray | None,
 ) -> Any:
     """
     Perturb what the policy sees, within the limits of the space; statistics may move, so they are taken anew. Images
@@ -38,21 +44,12 @@ def _perturbed(
     if starts is not None:
         attack.begin(starts)
     seen = by_key(maybe_transpose, batch, attack.observation_space)
-    perturbed = attack.perturb(seen, bounds_behind(attack, venv), memory)
+    perturbed = attack.perturb(seen, limits.behind(attack.observation_space, venv, seen), memory)
     if memory is not None:
         memory.advance(perturbed)
     return by_key(
         lambda ours, theirs: ours if ours.shape == theirs.shape else np.moveaxis(ours, 1, -1), perturbed, batch
     )
-
-
-def bounds_behind(attack: Attack, venv: VecEnv | None) -> Bounds | DictBounds | None:
-    """
-    :param attack: The attack.
-    :param venv: The victim's environments, ``None`` if unknown.
-    :return: Limits of what the policy sees, see :func:`sb3_barpo.adversary.bounds_of`.
-    """
-    return bounds_of(attack.observation_space, venv, attack.model.device)
 
 
 def _check_space(attack: Attack, space: gym.Space[Any], what: str) -> None:
@@ -92,6 +89,7 @@ class AttackObservation(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         _check_space(attack, env.observation_space, "the environment")
         self.attack = attack
         self.vec_normalize = vec_normalize
+        self._limits = HeldLimits(attack.model)
         self._memory: Memory | None = None
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
@@ -111,19 +109,24 @@ class AttackObservation(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         starts = np.array([start])
         clean = by_key(lambda part: np.asarray(part)[None], observation)
         if self.vec_normalize is None:
-            return by_key(lambda part: part[0], _perturbed(self.attack, clean, None, self._memory, starts))
+            return by_key(
+                lambda part: part[0], _perturbed(self.attack, clean, None, self._limits, self._memory, starts)
+            )
         seen: Any = self.vec_normalize.normalize_obs(clean)
-        perturbed = _perturbed(self.attack, seen, self.vec_normalize, self._memory, starts)
+        perturbed = _perturbed(self.attack, seen, self.vec_normalize, self._limits, self._memory, starts)
         unnormalized: Any = self.vec_normalize.unnormalize_obs(perturbed)
         moved = by_key(lambda new, old, raw, was: np.where(new == old, was, raw), perturbed, seen, unnormalized, clean)
-        return by_key(_within, moved, clean, self.env.observation_space)
+        free = {key: self._limits.broken(key) for key in by_parts(clean)}
+        free = free if isinstance(clean, Mapping) else free[""]
+        return by_key(_within, moved, clean, self.env.observation_space, free)
 
 
-def _within(raw: np.ndarray, clean: np.ndarray, space: gym.Space[Any]) -> Any:
-    """The only observation of a batch, of its space; rounding may have left it by a hair."""
+def _within(raw: np.ndarray, clean: np.ndarray, space: gym.Space[Any], free: Any) -> Any:
+    """The only observation of a batch, of its space; rounding may have left it by a hair, but not where it is free."""
     if isinstance(space, gym.spaces.Box):
-        raw = np.clip(raw, np.minimum(space.low, clean), np.maximum(space.high, clean))
-    return np.asarray(raw[0], clean.dtype)
+        within = np.clip(raw, np.minimum(space.low, clean), np.maximum(space.high, clean))
+        raw = np.where(free, raw, within)
+    return in_type_of(clean, raw)[0]
 
 
 class VecAttackObservation(VecEnvWrapper):
@@ -140,6 +143,7 @@ class VecAttackObservation(VecEnvWrapper):
         super().__init__(venv)
         _check_space(attack, venv.observation_space, "the environment")
         self.attack = attack
+        self._limits = HeldLimits(attack.model)
         self._memory: Memory | None = None
 
     def seed(self, seed: int | None = None) -> list[int | None]:
@@ -158,7 +162,7 @@ class VecAttackObservation(VecEnvWrapper):
         return self._perturb(observations, dones), rewards, dones, infos
 
     def _perturb(self, observations: Any, starts: np.ndarray) -> Any:
-        return _perturbed(self.attack, observations, self.venv, self._memory, starts)
+        return _perturbed(self.attack, observations, self.venv, self._limits, self._memory, starts)
 
 
 class UnderAttack:
@@ -179,6 +183,7 @@ class UnderAttack:
         self.model = model
         self.attack = attack
         self.venv: VecEnv | None = getattr(model, "env", None) if vec_normalize is None else vec_normalize
+        self._limits = HeldLimits(attack.model)
 
     def predict(
         self,
@@ -204,7 +209,7 @@ class UnderAttack:
             own = memory.take(state)
             if episode_start is not None:
                 memory.forget(episode_start)
-        perturbed = _perturbed(self.attack, batch, self.venv, memory, episode_start)
+        perturbed = _perturbed(self.attack, batch, self.venv, self._limits, memory, episode_start)
         seen = by_key(lambda part: part[0], perturbed) if single else perturbed
         predictor: PolicyPredictor = self.model
         actions, own = predictor.predict(seen, own, episode_start, deterministic)

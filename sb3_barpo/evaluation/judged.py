@@ -56,7 +56,7 @@ def too_weak(model: OnPolicyAlgorithm, venv: VecEnv, epsilon: float, ball: Ball 
     """:return: A line for whole numbers, which an attack of this ε in the default ball cannot change; else empty."""
     space = model.observation_space
     parts = list(space.spaces.values()) if isinstance(space, spaces.Dict) else [space]
-    whole = all(isinstance(part, spaces.Box) and np.issubdtype(part.dtype, np.integer) for part in parts)
+    whole = all(isinstance(part, spaces.Box) and not np.issubdtype(part.dtype, np.floating) for part in parts)
     if ball is not None or unit_of(venv) == "std" or not whole or not 0 < epsilon < 1:
         return ""
     return (

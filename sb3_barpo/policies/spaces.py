@@ -46,6 +46,25 @@ def by_key(function: Callable[..., Any], first: Any, *others: Any) -> Any:
     return function(first, *others)
 
 
+def in_type_of(clean: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """
+    :param clean: Clean observations.
+    :param values: Perturbed ones, floating.
+    :return: The perturbed ones in the type of the clean ones, and within its range. Where that type is coarser than
+        single precision, they are rounded towards the clean ones: no feature moves by more than ``values`` has it move.
+    """
+    kind = clean.dtype
+    if np.issubdtype(kind, np.floating):
+        typed = values.astype(kind, copy=False)
+        if kind.itemsize >= 4 or values.dtype == kind:
+            return typed
+        further = np.abs(typed.astype(values.dtype) - clean) > np.abs(values - clean)
+        return np.asarray(np.where(further, np.nextafter(typed, clean), typed))
+    low, high = (0, 1) if kind.kind == "b" else (np.iinfo(kind).min, np.iinfo(kind).max)
+    steps = np.trunc(np.round(values - clean, 4))  # rounding errors must not cost a whole step
+    return np.asarray(np.clip(clean + steps, low, high).astype(kind))
+
+
 def usual_policy(space: spaces.Space[Any]) -> str:
     """:return: The name of SB3's policy for such observations."""
     if isinstance(space, spaces.Dict):

@@ -15,10 +15,9 @@ from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
-from sb3_barpo.adversary import KL
+from sb3_barpo.adversary import KL, HeldLimits
 from sb3_barpo.attacks import PAAD, SARL, Origin, PolicyAttack
 from sb3_barpo.attacks.victim import normalizer_digest, sample_actions, undisturbed, victim_digest
-from sb3_barpo.attacks.wrappers import bounds_behind
 from sb3_barpo.losses import Defence, Regularised
 from sb3_barpo.training.presets import RobustPPO
 from sb3_barpo.training.robust import RobustUpdate
@@ -43,12 +42,14 @@ class Turns:
         self.venv = venv
         self.clean = clean
         self.starts = starts
+        self._limits = HeldLimits(attack.model)
 
     def shown(self, actions: th.Tensor) -> Any:
         """:return: What the agent sees if its attacker does this."""
         attack = self.attack
         perturbed = attack.respond(obs_as_tensor(self.clean, attack.model.device), actions, attack.victim())
-        return attack.shown(perturbed, self.clean, bounds_behind(attack, self.venv))
+        bounds = self._limits.behind(attack.observation_space, self.venv, self.clean)
+        return attack.shown(perturbed, self.clean, bounds)
 
     def step_wait(self) -> VecEnvStepReturn:
         """Wait for the environments and remember where they stand."""

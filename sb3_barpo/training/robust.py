@@ -18,9 +18,9 @@ from sb3_barpo.adversary import (
     AdversaryLike,
     Bounds,
     DictBounds,
+    HeldLimits,
     Samples,
     as_adversary,
-    bounds_of,
     clipped_surrogate,
 )
 from sb3_barpo.checks import require_margin
@@ -150,6 +150,7 @@ class RobustUpdate(WithSheet):
         chosen = self._within_sheet(as_adversary(self.adversary, self.default_adversary()))
         chosen.ball.check(check_observation_space(self.observation_space))
         self._adversary = copy.copy(chosen)  # not a plain Adversary of its parts: a subclass stays one
+        self._limits = HeldLimits(self)
         self._memory_of_loss: dict[str, Any] = {}
         super()._setup_model()
         self.outer_loss().check(self.policy, self._adversary)
@@ -162,7 +163,7 @@ class RobustUpdate(WithSheet):
         self._adversary.seed(seed)
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_adversary", "_memory_of_loss", "_sheet"]
+        return [*super()._excluded_save_params(), "_adversary", "_limits", "_memory_of_loss", "_sheet"]
 
     def learn(
         self: SelfRobustUpdate,
@@ -289,8 +290,9 @@ class RobustUpdate(WithSheet):
         )
 
     def _bounds(self) -> Bounds | DictBounds | None:
-        """The limits of the observations, as the policy sees them."""
-        return bounds_of(check_observation_space(self.observation_space), self.env, self.device)
+        """The limits of the observations, as the policy sees them, as far as the rollout keeps them."""
+        seen = self.rollout_buffer.observations if self.rollout_buffer.full else None
+        return self._limits.after_rollout(check_observation_space(self.observation_space), self.env, seen)
 
     def _samples(self, rollout_data: Any, update: Update) -> Samples:
         actions = rollout_data.actions
