@@ -29,7 +29,7 @@ ROOMS: dict[str, set[str]] = {
     "adversary": {"policies", "checks"},
     "certify": {"attacks", "adversary", "episodes", "policies", "checks"},
     "losses": {"certify", "adversary", "policies", "schedules", "checks"},
-    "controllers": {"losses", "adversary", "policies", "schedules", "checks"},
+    "controllers": {"schedules", "checks"},
     # an attacker that learns can be in the rollouts too
     "training": {
         "sensors", "controllers", "losses", "certify", "attacks", "adversary", "policies", "schedules", "checks",
@@ -68,7 +68,7 @@ ROOMS: dict[str, set[str]] = {
         "seeds", "figures", "checks",
     },
     # needs none of the rest
-    "lab": {"schedules", "figures", "checks"},
+    "lab": {"controllers", "schedules", "figures", "checks"},
 }  # fmt: skip
 #: What may import from every room.
 DOORS = {"", "__main__", "cli", "commands", "demo"}

@@ -12,6 +12,7 @@ import pytest
 
 from sb3_barpo import lab
 from sb3_barpo.cli import main
+from sb3_barpo.controllers import Competence
 from sb3_barpo.lab import METHODS, Method, Problem, command, footbridge, pictures, swamp
 from sb3_barpo.lab.command import PROBLEMS
 
@@ -60,6 +61,18 @@ def test_shares_of_ends_on_the_footbridge(method, trapped, good):
     found = shares("footbridge", method)
     assert 100 * found["trapped"] == pytest.approx(trapped, abs=2)
     assert 100 * found["good"] == pytest.approx(good, abs=2)
+
+
+@pytest.mark.parametrize(("problem", "constant", "by_competence"), [("footbridge", 35.5, 0), ("swamp", 24.5, 8)])
+def test_strength_that_follows_competence_frees_arpo(problem, constant, by_competence):
+    """From 0 at the mean value of the starts to full at the mean that SPO reaches. Per cent trapped of 400 starts."""
+    looked_at = PROBLEMS[problem]()
+    starts = looked_at.policy.starts(400, 0)
+    untrained, trained = (looked_at.natural(theta).mean() for theta in (starts, ends(problem, "SPO")))
+    method = Method(lab.strongest, strength=Competence(untrained, trained, 1.0))
+    reached = lab.ascend(looked_at, starts, method, steps=400, step_size=0.1)[-1]
+    assert 100 * shares(problem, "ARPO")["trapped"] == pytest.approx(constant, abs=2)
+    assert 100 * lab.shares(lab.classify(looked_at, reached))["trapped"] == pytest.approx(by_competence, abs=2)
 
 
 @pytest.mark.slow

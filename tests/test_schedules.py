@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stable_baselines3.common.utils import LinearSchedule
 
+from sb3_barpo.controllers import Competence, DualKappa, DualKappaByKL, HoldKL
 from sb3_barpo.schedules import (
     KINDS,
     Constant,
@@ -25,6 +26,8 @@ from sb3_barpo.schedules import (
     as_schedule,
 )
 
+#: They have tests of their own.
+CONTROLLERS = (Competence, HoldKL, DualKappa, DualKappaByKL)
 strengths = st.floats(0, 100)
 fractions = st.floats(0, 1)
 rising_times = st.lists(st.floats(0.01, 0.99), max_size=4, unique=True).map(sorted)
@@ -147,7 +150,7 @@ def test_a_pickled_schedule_is_the_same(schedule):
 
 
 def test_every_kind_is_in_the_table_and_in_these_tests():
-    assert {cls.kind: cls for cls in (*PLAIN, Join)} == KINDS
+    assert {cls.kind: cls for cls in (*PLAIN, Join)} | {cls.kind: cls for cls in CONTROLLERS} == KINDS
 
 
 @pytest.mark.parametrize("number", [np.float64(0.5), 0.5])

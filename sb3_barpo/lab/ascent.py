@@ -1,12 +1,15 @@
 """Policy optimisation without samples: exact gradients against an adversary, followed to where they end."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from sb3_barpo.lab.adversaries import Adversary, acting, clean, kl, strongest
+from sb3_barpo.controllers import Controller, Measured
+from sb3_barpo.lab.adversaries import Adversary, acting, clean, divergences, kl, strongest
 from sb3_barpo.lab.mdp import TabularMDP
-from sb3_barpo.lab.policies import Policy
+from sb3_barpo.lab.policies import Policy, Strength
 from sb3_barpo.schedules import ScheduleLike, as_schedule
 
 
@@ -33,7 +36,7 @@ class Problem:
                 f"{self.mdp.rewards.shape}. Make both for the same."
             )
 
-    def value(self, theta: np.ndarray, adversary: Adversary = clean, strength: float = 1.0) -> np.ndarray:
+    def value(self, theta: np.ndarray, adversary: Adversary = clean, strength: Strength = 1.0) -> np.ndarray:
         """
         :param theta: Parameters of M policies, shape ``(M, n_params)``.
         :param adversary: The adversary, by default none.
@@ -58,8 +61,9 @@ class Method:
     A way to optimise: ascent on ``(V^{π∘ν} + κ V^π) / (1 + κ)`` with the adversary ν held fixed in each step.
 
     :param adversary: The adversary.
-    :param kappa: Weight of the guidance; a number, or any schedule that training takes too.
-    :param strength: Of the adversary, as a share of its full one; a number or a schedule.
+    :param kappa: Weight of the guidance; a number, or any schedule or controller that training takes too.
+    :param strength: Of the adversary, as a share of its full one; a number, a schedule or a controller, which then
+        listens to the natural value, the mean divergence, and the natural value minus the attacked one.
     :param clean_visits: Whether states count as often as the policy that nobody attacks visits them. By default they
         count as often as ``π∘ν`` does, which, with its advantages, makes the gradient that of a value.
     :param clean_advantages: Whether the advantages are those of the policy that nobody attacks. In training, where
@@ -76,9 +80,39 @@ class Method:
     def __post_init__(self) -> None:
         self.at(0.0)
 
-    def at(self, time: float) -> tuple[float, float]:
-        """:return: κ and the strength at a time between 0 and 1."""
-        return as_schedule(self.kappa)(1 - time), as_schedule(self.strength)(1 - time)
+    def at(self, time: float, states: "States | None" = None) -> tuple[Strength, Strength]:
+        """
+        :param time: Between 0 and 1.
+        :param states: Of the controllers; without, they answer as at the end of training.
+        :return: κ and the strength, where there is a controller one of each policy.
+        """
+        kappa, strength = (
+            setting.strength(states[name])
+            if states is not None and isinstance(setting, Controller)
+            else setting(1 - time)
+            for name, setting in self._settings().items()
+        )
+        return kappa, strength
+
+    def begin(self, n_policies: int) -> "States":
+        """:return: The states of its controllers, by setting, before anything has been measured."""
+        controlled = {name: setting for name, setting in self._settings().items() if isinstance(setting, Controller)}
+        return {name: np.full(n_policies, setting.begin()) for name, setting in controlled.items()}
+
+    def step(self, states: "States", measured: Measured) -> "States":
+        """:return: The states after a step, of which this was measured."""
+        settings: dict[str, Any] = self._settings()
+        return {
+            name: settings[name].step(state, getattr(measured, settings[name].measures))
+            for name, state in states.items()
+        }
+
+    def _settings(self) -> dict[str, Callable[[float], float]]:
+        return {"kappa": as_schedule(self.kappa), "strength": as_schedule(self.strength)}
+
+
+#: States of controllers by setting, each of shape ``(M,)``.
+States: TypeAlias = dict[str, np.ndarray]
 
 
 #: The methods that the pictures and the table compare.
@@ -97,15 +131,19 @@ METHODS: dict[str, Method] = {
 }
 
 
-def gradient(problem: Problem, theta: np.ndarray, method: Method, time: float = 1.0) -> np.ndarray:
+def gradient(
+    problem: Problem, theta: np.ndarray, method: Method, time: float = 1.0, states: States | None = None
+) -> np.ndarray:
     """
     :param problem: The problem.
     :param theta: Parameters of M policies, shape ``(M, n_params)``.
     :param method: Adversary and guidance.
     :param time: Fraction of training done, for schedules.
+    :param states: Of the controllers.
     :return: The direction that the method ascends along, exactly, shape ``(M, n_params)``.
     """
-    kappa, strength = method.at(time)
+    kappa, strength = method.at(time, states)
+    kappa = np.asarray(kappa)[..., None, None, None]
     seen = problem.policy.probabilities(theta, strength)
     unattacked = clean(problem.mdp, seen)
     shown = method.adversary(problem.mdp, seen)
@@ -117,6 +155,17 @@ def gradient(problem: Problem, theta: np.ndarray, method: Method, time: float = 
     slopes = (visits[..., None] * advantages)[:, :, None] * shown[..., None]
     slopes += kappa * (natural.visits[..., None] * natural.advantages)[:, :, None] * unattacked[..., None]
     return problem.policy.pull_back(theta, slopes / (1 + kappa), strength)
+
+
+def measure(problem: Problem, theta: np.ndarray, method: Method, time: float, states: States) -> Measured:
+    """:return: What a controller is told of each policy; see :func:`gradient` for the parameters."""
+    _, strength = method.at(time, states)
+    seen = problem.policy.probabilities(theta, strength)
+    shown = method.adversary(problem.mdp, seen)
+    natural, attacked = (problem.mdp.evaluate(acting(seen, how)) for how in (clean(problem.mdp, seen), shown))
+    moved = np.einsum("ms,msk,msk->m", natural.visits, shown, divergences(seen)) / natural.visits.sum(-1)
+    values: Any = natural.values @ problem.mdp.start
+    return Measured(values, moved, values - attacked.values @ problem.mdp.start)
 
 
 def objective(problem: Problem, theta: np.ndarray, method: Method, time: float = 1.0) -> np.ndarray:
@@ -149,9 +198,12 @@ def ascend(
     low, high = problem.policy.low, problem.policy.high
     theta = np.clip(np.asarray(starts, dtype=float), low, high)
     path = [theta]
+    states = method.begin(len(theta))
     for step in range(steps):
         time = step / steps
-        slope = gradient(problem, theta, method, time)
+        slope = gradient(problem, theta, method, time, states)
+        if states:
+            states = method.step(states, measure(problem, theta, method, time, states))
         slope = np.where(((theta <= low) & (slope < 0)) | ((theta >= high) & (slope > 0)), 0.0, slope)
         length = step_size * (high - low) / 8 * min(1.0, (1 - time) / 0.3)
         # A slope of the size of rounding errors is none.

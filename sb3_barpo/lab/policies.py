@@ -7,8 +7,12 @@ gives its probabilities for all of them, and pulls derivatives with respect to t
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import numpy as np
+
+#: A strength for all policies, or one for each, shape ``(M,)``.
+Strength: TypeAlias = float | np.ndarray
 
 
 class Policy(ABC):
@@ -25,15 +29,15 @@ class Policy(ABC):
     n_params: int
 
     @abstractmethod
-    def probabilities(self, theta: np.ndarray, strength: float = 1.0) -> np.ndarray:
+    def probabilities(self, theta: np.ndarray, strength: Strength = 1.0) -> np.ndarray:
         """
         :param theta: Parameters of M policies, shape ``(M, n_params)``.
-        :param strength: Of the adversary, as a share of its full one.
+        :param strength: Of the adversary, as a share of its full one; one number, or one for each policy.
         :return: Probabilities of the actions in each state for each candidate of ``B(s)``, shape ``(M, S, K, 2)``.
         """
 
     @abstractmethod
-    def pull_back(self, theta: np.ndarray, slopes: np.ndarray, strength: float = 1.0) -> np.ndarray:
+    def pull_back(self, theta: np.ndarray, slopes: np.ndarray, strength: Strength = 1.0) -> np.ndarray:
         """
         :param theta: Parameters of M policies, shape ``(M, n_params)``.
         :param slopes: Derivatives with respect to :meth:`probabilities`, of its shape.
@@ -78,21 +82,25 @@ class IntervalPolicy(Policy):
         offsets = np.linspace(-1.0, 1.0, points)
         self._offsets = np.concatenate([[0.0], np.delete(offsets, points // 2)])
 
-    def candidates(self, strength: float = 1.0) -> np.ndarray:
-        """:return: The observations of ``B(s)``, shape ``(S, K)``, the clean ones first."""
-        return self.observations[:, None] + strength * self.epsilon * self._offsets
+    def candidates(self, strength: Strength = 1.0) -> np.ndarray:
+        """
+        :return: The observations of ``B(s)``, shape ``(S, K)``, the clean ones first; for M strengths ``(M, S, K)``.
+        """
+        reach = np.asarray(strength)[..., None, None] * self.epsilon
+        found: np.ndarray = self.observations[:, None] + reach * self._offsets
+        return found
 
-    def probabilities(self, theta: np.ndarray, strength: float = 1.0) -> np.ndarray:
+    def probabilities(self, theta: np.ndarray, strength: Strength = 1.0) -> np.ndarray:
         """:return: See :meth:`Policy.probabilities`."""
         logits = theta[:, 0, None, None] * self.candidates(strength) + theta[:, 1, None, None]
         first = 0.5 * (1 + np.tanh(0.5 * logits))  # σ, without overflow
         return np.stack([first, 1 - first], -1)
 
-    def pull_back(self, theta: np.ndarray, slopes: np.ndarray, strength: float = 1.0) -> np.ndarray:
+    def pull_back(self, theta: np.ndarray, slopes: np.ndarray, strength: Strength = 1.0) -> np.ndarray:
         """:return: See :meth:`Policy.pull_back`."""
         seen = self.probabilities(theta, strength)
         by_logit = (slopes[..., 0] - slopes[..., 1]) * seen[..., 0] * seen[..., 1]
-        by_weight = np.einsum("msk,sk->m", by_logit, self.candidates(strength))
+        by_weight = (by_logit * self.candidates(strength)).sum((1, 2))
         return np.stack([by_weight, np.einsum("msk->m", by_logit)], -1)
 
     def confusions(self) -> list[set[int]]:
@@ -125,17 +133,18 @@ class SetPolicy(Policy):
         self.sets = np.array([[*members, *[members[0]] * (widest - len(members))] for members in sets])
         self.n_params = len(self.sets)
 
-    def probabilities(self, theta: np.ndarray, strength: float = 1.0) -> np.ndarray:
+    def probabilities(self, theta: np.ndarray, strength: Strength = 1.0) -> np.ndarray:
         """:return: See :meth:`Policy.probabilities`."""
-        if not 0 <= strength <= 1:
+        if not ((np.asarray(strength) >= 0) & (np.asarray(strength) <= 1)).all():
             raise ValueError(f"The strength is a probability here, from 0 to 1, but it is {strength!r}.")
-        first = strength * theta[:, self.sets] + (1 - strength) * theta[:, self.sets[:, :1]]
+        share = np.asarray(strength)[..., None, None]
+        first = share * theta[:, self.sets] + (1 - share) * theta[:, self.sets[:, :1]]
         return np.stack([first, 1 - first], -1)
 
-    def pull_back(self, theta: np.ndarray, slopes: np.ndarray, strength: float = 1.0) -> np.ndarray:
+    def pull_back(self, theta: np.ndarray, slopes: np.ndarray, strength: Strength = 1.0) -> np.ndarray:
         """:return: See :meth:`Policy.pull_back`."""
         by_first = slopes[..., 0] - slopes[..., 1]
-        pulled: np.ndarray = (1 - strength) * by_first.sum(-1)
+        pulled: np.ndarray = (1 - np.asarray(strength))[..., None] * by_first.sum(-1)
         for state, members in enumerate(self.sets):
             for k, member in enumerate(members):
                 pulled[:, member] += strength * by_first[:, state, k]

@@ -25,6 +25,8 @@ class Schedule(ABC):
     """A strength, at least 0, as a function of the time of training."""
 
     kind: ClassVar[str]
+    #: Whether it can be a part of a :class:`Join`.
+    can_join: ClassVar[bool] = True
 
     def __call__(self, progress_remaining: float) -> float:
         """

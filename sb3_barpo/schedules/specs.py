@@ -33,6 +33,7 @@ class Join(Schedule):
     schedules: tuple[Schedule, ...]
     times: tuple[float, ...]
     kind = "join"
+    can_join = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "schedules", tuple(as_schedule(schedule) for schedule in self.schedules))
@@ -40,7 +41,7 @@ class Join(Schedule):
         require_times("Join's times", 0.0, *self.times, 1.0)
         parts = len(self.schedules)
         require(parts == len(self.times) + 1, "Join's number of times", len(self.times), "each change needs one")
-        plain = all(isinstance(part, Schedule) and not isinstance(part, Join) for part in self.schedules)
+        plain = all(isinstance(part, Schedule) and part.can_join for part in self.schedules)
         require(plain, "One of Join's schedules", self.schedules, "it joins the other schedules of this module")
 
     def at(self, time: float) -> float:

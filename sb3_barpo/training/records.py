@@ -7,6 +7,7 @@ import torch as th
 from stable_baselines3.common.utils import explained_variance
 
 from sb3_barpo.losses import OuterLoss
+from sb3_barpo.training.controlled import controllers, gap, state_of
 from sb3_barpo.training.inner import Inner, Logs
 
 
@@ -44,6 +45,10 @@ def record_update(model: Any, loss: th.Tensor, update: Update, logs: Logs) -> No
         seen = th.stack(values).cpu()
         # PPO's own types, for their means' rounding: this one it takes from arrays, the others from numbers.
         record(name, np.mean(seen.numpy() if name == "train/approx_kl" else seen.tolist()))
+    if (difference := gap(logs)) is not None:
+        record("adversary/gap", difference)
+    for name, controller in controllers(model):
+        record(f"adversary/{name}_{controller.state}", state_of(model, name, controller))
     record("adversary/epsilon", update.epsilon)
     record("adversary/target_epsilon", update.target_epsilon)
     for name in update.loss.schedules():

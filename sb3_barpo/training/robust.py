@@ -31,6 +31,7 @@ from sb3_barpo.policies.rollout import bare_forward
 from sb3_barpo.policies.spaces import check_observation_space
 from sb3_barpo.schedules import ScheduleLike, as_schedule
 from sb3_barpo.sensors import SensorsLike
+from sb3_barpo.training.controlled import check_controllers, present, present_loss, step_controllers
 from sb3_barpo.training.inner import Inner, Logs
 from sb3_barpo.training.optim import fused
 from sb3_barpo.training.records import Update, record_update
@@ -58,9 +59,10 @@ class RobustUpdate(WithSheet):
     :param env: As in PPO; observations must be ``Box``, images among them, or ``Dict``.
     :param args: PPO's further arguments, by position.
     :param epsilon: The strength to be withstood: radius of the ball of the attacks, in units of what the policy sees
-        (after ``VecNormalize``), or share of the sheet. A number, a schedule, a spec or a string (see
-        :mod:`sb3_barpo.schedules`), by default ``"ramp_0.075"``, with ``sensors`` ``"ramp_1.0"``. Its time never runs
-        backwards when training is continued by ``learn(..., reset_num_timesteps=False)``.
+        (after ``VecNormalize``), or share of the sheet. A number, a schedule or controller, a spec or a string (see
+        :mod:`sb3_barpo.schedules` and :mod:`sb3_barpo.controllers`), by default ``"ramp_0.075"``, with ``sensors``
+        ``"ramp_1.0"``. Its time never runs backwards when training is continued by
+        ``learn(..., reset_num_timesteps=False)``.
     :param margin: Training is at ``margin * epsilon``; evaluations are at ε by default. Above 1, an agent trained
         against a stronger adversary than the one that it will be judged by.
     :param adversary: Who looks for ``s'``; defaults to the algorithm's own, by ten steps of SGLD at a sample's first
@@ -119,6 +121,8 @@ class RobustUpdate(WithSheet):
             setattr(self, name, value)
         # The adversary's clock: the least progress remaining that training has seen.
         self._progress_held = 1.0
+        #: States of the controllers, see :mod:`sb3_barpo.controllers`.
+        self.controls: dict[str, float] = {}
         if _init_setup_model:
             self._setup_model()
 
@@ -154,6 +158,7 @@ class RobustUpdate(WithSheet):
         self._memory_of_loss: dict[str, Any] = {}
         super()._setup_model()
         self.outer_loss().check(self.policy, self._adversary)
+        check_controllers(self)
         if self.env is not None and (self.num_timesteps == 0 or not hasattr(self, "vec_normalize")):
             #: Whether it is trained under ``VecNormalize``: saved, so that nobody judges the agent without statistics.
             self.vec_normalize = self.get_vec_normalize_env() is not None
@@ -175,7 +180,7 @@ class RobustUpdate(WithSheet):
         progress_bar: bool = False,
     ) -> SelfRobustUpdate:
         if reset_num_timesteps:
-            self._progress_held = 1.0
+            self._progress_held, self.controls = 1.0, {}
         return super().learn(
             total_timesteps=total_timesteps,
             callback=callback,
@@ -203,6 +208,7 @@ class RobustUpdate(WithSheet):
             with nullcontext() if inner is None else fused(self.policy.optimizer):
                 loss = self._epochs(update, logs)
         record_update(self, loss, update, logs)
+        step_controllers(self, logs)
 
     def _epochs(self, update: Update, logs: Logs) -> th.Tensor:
         """All minibatches of the update. :return: The last one's loss."""
@@ -270,7 +276,7 @@ class RobustUpdate(WithSheet):
         """
         require_margin("margin", self.margin)
         progress = min(self._progress_held, max(self._current_progress_remaining, 0.0))
-        return self.margin * strength_at("epsilon", self.epsilon, progress)
+        return self.margin * strength_at("epsilon", present(self, "epsilon"), progress)
 
     def _begin_update(self) -> Update:
         """The update's settings, from the present progress. Here alone it is asked whether this is PPO."""
@@ -278,7 +284,7 @@ class RobustUpdate(WithSheet):
         progress = self._current_progress_remaining
         epsilon = self.training_epsilon()
         self._progress_held = min(self._progress_held, max(progress, 0.0))
-        loss = self.outer_loss().at(self._progress_held)
+        loss = present_loss(self, self._progress_held)
         is_ppo = epsilon == 0 or loss.is_ppo
         return Update(
             clip_range=self.clip_range(progress),  # type: ignore[operator]  # SB3 has made schedules of them
