@@ -6,7 +6,7 @@ environment.
 """
 
 from sb3_barpo.adversary.adversary import Adversary, Draws, Perturbation
-from sb3_barpo.adversary.balls import Ball, L2Ball, LinfBall
+from sb3_barpo.adversary.balls import Ball, L2Ball, LinfBall, as_ball
 from sb3_barpo.adversary.goals import Samples
 from sb3_barpo.adversary.layout import Observations, layout_of
 from sb3_barpo.adversary.limits import Bounds, DictBounds, bounds_of, observation_bounds
@@ -21,8 +21,10 @@ from sb3_barpo.adversary.objectives import (
     clipped_surrogate,
 )
 from sb3_barpo.adversary.q_network import QNetwork
+from sb3_barpo.adversary.reachable import ReachableBall
 from sb3_barpo.adversary.solvers import PGD, SGLD, Solver, Uniform, WarmStart
 from sb3_barpo.adversary.spec import DEFAULT_SOLVER, AdversaryLike, as_adversary, solver_spec
+from sb3_barpo.adversary.timing import Timing
 from sb3_barpo.policies.evaluate import Policy
 from sb3_barpo.policies.spaces import check_observation_space, is_finite
 
@@ -45,15 +47,18 @@ __all__ = [
     "Perturbation",
     "Policy",
     "QNetwork",
+    "ReachableBall",
     "Samples",
     "Solver",
     "Surrogate",
+    "Timing",
     "Towards",
     "Uniform",
     "Value",
     "WarmStart",
     "Weighted",
     "as_adversary",
+    "as_ball",
     "bounds_of",
     "check_observation_space",
     "clipped_surrogate",
