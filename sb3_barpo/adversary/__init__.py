@@ -6,7 +6,7 @@ environment.
 """
 
 from sb3_barpo.adversary.adversary import Adversary, Draws, Perturbation
-from sb3_barpo.adversary.balls import Ball, L2Ball, LinfBall
+from sb3_barpo.adversary.balls import Ball, L2Ball, LinfBall, as_ball
 from sb3_barpo.adversary.goals import Samples
 from sb3_barpo.adversary.held import HeldLimits, SpaceWarning
 from sb3_barpo.adversary.layout import Observations, layout_of
@@ -22,8 +22,10 @@ from sb3_barpo.adversary.objectives import (
     clipped_surrogate,
 )
 from sb3_barpo.adversary.q_network import QNetwork
+from sb3_barpo.adversary.reachable import ReachableBall
 from sb3_barpo.adversary.solvers import PGD, SGLD, Solver, Uniform, WarmStart
 from sb3_barpo.adversary.spec import DEFAULT_SOLVER, AdversaryLike, as_adversary, solver_spec
+from sb3_barpo.adversary.timing import Timing
 from sb3_barpo.policies.evaluate import Policy
 from sb3_barpo.policies.spaces import check_observation_space, is_finite
 
@@ -47,16 +49,19 @@ __all__ = [
     "Perturbation",
     "Policy",
     "QNetwork",
+    "ReachableBall",
     "Samples",
     "Solver",
     "SpaceWarning",
     "Surrogate",
+    "Timing",
     "Towards",
     "Uniform",
     "Value",
     "WarmStart",
     "Weighted",
     "as_adversary",
+    "as_ball",
     "bounds_of",
     "check_observation_space",
     "clipped_surrogate",

@@ -5,14 +5,20 @@ A ball is a norm with a scale per feature. Its radius, the strength ε, comes wi
 training. All methods work on perturbations ``delta = perturbed - clean`` of shape ``(B, *obs)``, every row by itself.
 """
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch as th
 from gymnasium import spaces
 from numpy.typing import ArrayLike
+
+from sb3_barpo.adversary.timing import Timing
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 def _lengths(rows: th.Tensor) -> th.Tensor:
@@ -35,10 +41,15 @@ class Ball(ABC):
     :param scale: Radius of each feature relative to ε: a number, or an array of the observation's shape ``obs``.
         A feature of scale 0 stays clean. For a ``Dict`` space, one such scale by key; keys that are not named stay
         clean.
+    :param timing: Limits over the steps of an episode, for attacks of evaluation; none by default.
     :raises ValueError: if the scale is negative, not finite, or zero everywhere.
     """
 
-    def __init__(self, scale: ArrayLike | Mapping[str, ArrayLike] = 1.0) -> None:
+    timing: Timing | None = None
+
+    def __init__(self, scale: ArrayLike | Mapping[str, ArrayLike] = 1.0, timing: Timing | None = None) -> None:
+        if timing is not None and timing != Timing():
+            self.timing = timing
         self.scales: dict[str, np.ndarray] | None = None
         if isinstance(scale, Mapping):
             self.scales = {key: np.asarray(value, dtype=np.float32) for key, value in scale.items()}
@@ -54,7 +65,8 @@ class Ball(ABC):
         """
         :param observation_space: Space of the observations that will be perturbed.
         :raises ValueError: if the scale does not fit the space: neither its shape nor a single value, a key that the
-            space has not, or a single value for a space whose keys differ in kind.
+            space has not, or a single value for a space whose keys differ in kind; or if the rate is limited at which
+            whole numbers may change.
         """
         if isinstance(observation_space, spaces.Dict):
             self._check_dict(observation_space)
@@ -65,6 +77,16 @@ class Ball(ABC):
             )
         else:
             _check_shape("The scale of a ball", self.scale, observation_space)
+        self._check_rate(observation_space)
+
+    def _check_rate(self, space: spaces.Box | spaces.Dict) -> None:
+        parts = [space[key] for key in self.moving(space)] if isinstance(space, spaces.Dict) else [space]
+        whole = any(part.dtype is not None and np.issubdtype(part.dtype, np.integer) for part in parts)
+        if whole and self.timing is not None and self.timing.rate is not None:
+            raise ValueError(
+                f"The rate of change can be limited for floating-point observations, but those of {space} are whole "
+                "numbers, such as pixels. Leave the rate out."
+            )
 
     def _check_dict(self, space: spaces.Dict) -> None:
         if self.scales is None:
@@ -88,6 +110,35 @@ class Ball(ABC):
                     "out: it stays clean."
                 )
             _check_shape(f"The scale of {key!r}", scale, part)
+
+    def only(self, features: Sequence[int], space: spaces.Box | spaces.Dict) -> "Self":
+        """
+        :param features: Indices of features of the flattened observation.
+        :param space: Space of the observations.
+        :return: The same ball, in which all other features stay clean.
+        :raises ValueError: if there is no such feature, or if this ball keeps all of them clean.
+        """
+        if not isinstance(space, spaces.Box):
+            raise ValueError(
+                f"Features are numbered in a Box, but the space is {space}. Name its keys by the ball's scale, for "
+                f"example LinfBall({{{next(iter(space))!r}: 1.0}}); the others stay clean."
+            )
+        size = int(np.prod(space.shape))
+        if beyond := [one for one in features if not 0 <= one < size]:
+            raise ValueError(f"There are features 0 to {size - 1}, but not {', '.join(map(str, beyond))}.")
+        chosen = np.isin(np.arange(size), list(features)).reshape(space.shape)
+        scale = np.broadcast_to(self.scale, space.shape) * chosen
+        if not scale.any():
+            raise ValueError(f"Nothing may move: of the features {list(features)}, {self!r} moves none. Name others.")
+        other = copy.copy(self)
+        other.scale = scale.astype(np.float32)
+        return other
+
+    def timed(self, timing: Timing | None) -> "Self":
+        """:return: The same ball with these limits over the steps of an episode."""
+        other = copy.copy(self)
+        other.timing = None if timing == Timing() else timing
+        return other
 
     def moving(self, keys: Iterable[str]) -> list[str]:
         """:return: Those of the keys of a ``Dict`` space that may move."""
@@ -125,8 +176,14 @@ class Ball(ABC):
         """:return: The scale as JSON can hold it, and the constructor takes it."""
         return self.scale.tolist() if self.scales is None else {key: s.tolist() for key, s in self.scales.items()}
 
+    def spec(self) -> dict[str, Any]:
+        """:return: The ball as JSON can hold it; :func:`as_ball` reads it."""
+        timing = {} if self.timing is None else {"timing": self.timing.spec()}
+        return {"kind": type(self).__name__, "scale": self.plain_scale(), **timing}
+
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(scale={self.plain_scale()})"
+        timing = "" if self.timing is None else f", timing={self.timing!r}"
+        return f"{type(self).__name__}(scale={self.plain_scale()}{timing})"
 
     @property
     def is_plain(self) -> bool:
@@ -244,3 +301,19 @@ class L2Ball(Ball):
     def _rows(values: th.Tensor, like: th.Tensor) -> th.Tensor:
         """Shape ``(B,)`` to ``(B, 1, ...)``, to multiply the rows of ``like``."""
         return values.reshape(-1, *[1] * (like.dim() - 1))
+
+
+#: The balls of this package by name.
+BALLS: dict[str, type[Ball]] = {ball.__name__: ball for ball in (LinfBall, L2Ball)}
+
+
+def as_ball(spec: Mapping[str, Any]) -> Ball:
+    """
+    :param spec: What :meth:`Ball.spec` returned, of a ball of this package.
+    :return: The ball.
+    :raises ValueError: for an unknown kind of ball.
+    """
+    if spec["kind"] not in BALLS:
+        raise ValueError(f"Unknown ball {spec['kind']!r}. Choose from {', '.join(BALLS)}.")
+    timing = Timing(**spec["timing"]) if "timing" in spec else None
+    return BALLS[spec["kind"]](spec["scale"], timing)

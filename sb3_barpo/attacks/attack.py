@@ -14,6 +14,7 @@ from stable_baselines3.common.utils import obs_as_tensor
 
 from sb3_barpo.adversary import Adversary, Ball, Bounds, DictBounds, LinfBall
 from sb3_barpo.attacks.memory import Memory
+from sb3_barpo.attacks.pace import Pace
 from sb3_barpo.policies.spaces import by_parts, check_observation_space, in_type_of, is_finite
 from sb3_barpo.policies.views import is_recurrent
 
@@ -49,6 +50,8 @@ class Attack(ABC):
     name: ClassVar[str]
     #: Where the perturbations lie.
     ball: Ball = LinfBall()
+    #: What it remembers of the episodes under attack, for a ball with a timing.
+    _pace: Pace | None = None
 
     def __init__(self, model: OnPolicyAlgorithm, epsilon: float) -> None:
         policy = getattr(model, "policy", None)
@@ -69,11 +72,13 @@ class Attack(ABC):
 
     def begin(self, episode_starts: np.ndarray) -> None:
         """
-        What the wrappers tell an attack before each batch; one that keeps something through an episode resets it there.
+        What the wrappers tell an attack before each batch; one that keeps something through an episode resets it there,
+        and calls this method too.
 
         :param episode_starts: In which rows of the next batch an episode starts, shape ``(B,)``.
         """
-        del episode_starts  # most attacks look at one observation at a time
+        if self._pace is not None and self._pace.n_envs == len(episode_starts):
+            self._pace.start(episode_starts)
 
     def victim(self, memory: Memory | None = None) -> Any:
         """
@@ -108,23 +113,54 @@ class Attack(ABC):
         if self.epsilon == 0:
             return observations
         clean: Any = obs_as_tensor(observations, self.model.device)
-        return self.shown(self._perturb(clean, self.victim(memory)), observations, bounds)
+        policy = self.victim(memory)
+        return self.shown(self._perturb(clean, policy), observations, bounds, policy)
 
-    def shown(self, perturbed: Any, observations: Any, bounds: Bounds | DictBounds | None = None) -> Any:
+    def shown(
+        self, perturbed: Any, observations: Any, bounds: Bounds | DictBounds | None = None, policy: Any = None
+    ) -> Any:
         """
-        What the victim is shown.
+        What the victim is shown. With a timing this is a step of the episodes: it is called once for each.
 
         :param perturbed: What the attack has found, tensors.
         :param observations: The clean observations, arrays.
         :param bounds: Limits to keep.
+        :param policy: The victim's policy as it answers to the observations, for a timing with a trigger.
         :return: The perturbed observations within the limits, arrays of the clean ones' types.
         """
+        clean: Any = obs_as_tensor(observations, self.model.device)
+        pace = self.pace(clean)
+        if pace is not None:
+            perturbed = pace.slowed(perturbed, clean, self.epsilon)
         if bounds is not None:
             limits: Any = bounds
-            perturbed = limits.clip(perturbed, obs_as_tensor(observations, self.model.device))
+            perturbed = limits.clip(perturbed, clean)
+        if pace is not None:
+            perturbed = pace.chosen(perturbed, clean, policy)
         if isinstance(perturbed, Mapping):
             return {key: self._typed(value, observations[key], key) for key, value in perturbed.items()}
         return self._typed(perturbed, observations)
+
+    def pace(self, observations: Any) -> Pace | None:
+        """
+        :param observations: The present observations, tensors of shape ``(B, *obs)`` or by key.
+        :return: What keeps the attack within its timing, ``None`` without one. Where the size of the batch changes,
+            an episode starts in all rows.
+        """
+        if self.ball.timing is None:
+            return None
+        n_envs = len(next(iter(by_parts(observations).values())))
+        if self._pace is None or self._pace.n_envs != n_envs:
+            self._pace = Pace(self.ball, n_envs)
+        return self._pace
+
+    def reachable(self, observations: Any) -> Ball:
+        """
+        :param observations: The present observations, tensors of shape ``(B, *obs)`` or by key.
+        :return: Where a search of the present step stays: the ball, or the part of it that a limited rate allows.
+        """
+        pace = self.pace(observations)
+        return self.ball if pace is None else pace.reachable(observations)
 
     def _typed(self, perturbed: th.Tensor, clean: np.ndarray, key: str = "") -> Any:
         values = perturbed.cpu().numpy()
@@ -164,6 +200,7 @@ class Attack(ABC):
         """
         other = copy.copy(self)
         other.epsilon = check_epsilon(epsilon)
+        other._pace = None
         return other
 
     @abstractmethod
@@ -206,4 +243,8 @@ class GradientAttack(Attack):
         self.adversary.seed(seed)
 
     def _perturb(self, observations: Any, policy: Any) -> Any:
-        return self.adversary.perturb(policy, observations, self.epsilon)
+        if self.ball.timing is None:
+            return self.adversary.perturb(policy, observations, self.epsilon)
+        adversary = copy.copy(self.adversary)  # it shares its random numbers
+        adversary.ball = self.reachable(observations)
+        return adversary.perturb(policy, observations, self.epsilon)

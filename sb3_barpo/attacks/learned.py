@@ -13,7 +13,8 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import VecEnv, is_vecenv_wrapped
 
-from sb3_barpo.adversary import Ball, Bounds, DictBounds, L2Ball, LinfBall
+from sb3_barpo.adversary import Ball, Bounds, DictBounds, as_ball
+from sb3_barpo.adversary.balls import BALLS
 from sb3_barpo.attacks.attack import Attack
 from sb3_barpo.attacks.memory import Memory
 from sb3_barpo.attacks.victim import normalizer_digest, undisturbed, victim_digest
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 _RECORD, _WEIGHTS = "attack.json", "weights"
-_BALLS = {ball.__name__: ball for ball in (LinfBall, L2Ball)}
 
 
 @dataclass(frozen=True)
@@ -149,12 +149,12 @@ class LearnedAttack(Attack):
         :raises TypeError: if its ball is neither :class:`LinfBall` nor :class:`L2Ball`.
         """
         origin = self.check_fitted()
-        if type(self.ball).__name__ not in _BALLS:
-            raise TypeError(f"Only attacks with {' or '.join(_BALLS)} can be stored, but the ball is {self.ball!r}.")
+        if type(self.ball).__name__ not in BALLS:
+            raise TypeError(f"Only attacks with {' or '.join(BALLS)} can be stored, but the ball is {self.ball!r}.")
         record = {
             "attack": self.name,
             "epsilon": self.epsilon,
-            "ball": {"kind": type(self.ball).__name__, "scale": self.ball.plain_scale()},
+            "ball": self.ball.spec(),
             "spaces": _spaces(self.model),
             "origin": asdict(origin),
             "settings": self._settings(),
@@ -190,11 +190,10 @@ class LearnedAttack(Attack):
                 "it anew."
             )
         origin = Origin(**record["origin"])
-        ball = _BALLS[record["ball"]["kind"]](record["ball"]["scale"])
         arguments = {
             "model": model,
             "epsilon": record["epsilon"],
-            "ball": ball,
+            "ball": as_ball(record["ball"]),
             "seed": origin.seed,
             **record["settings"],
         }

@@ -58,9 +58,10 @@ class RoleReversedVecEnv(VecEnvWrapper):
         device = self.attack.model.device
         clean = obs_as_tensor(self._clean, device)  # type: ignore[arg-type]  # no tuple
         policy = self.attack.victim(self._memory)
+        self.attack.begin(self._starts)
         perturbed = self.attack.respond(clean, th.as_tensor(actions, device=device), policy)
         self._limits.look(self._bounds, self._clean)
-        seen = self.attack.shown(perturbed, self._clean, self._limits.hold(self._bounds))
+        seen = self.attack.shown(perturbed, self._clean, self._limits.hold(self._bounds), policy)
         taken, self._state = self.attack.model.predict(seen, self._state, self._starts, deterministic=True)
         if self._memory is not None:
             self._memory.advance(seen)
@@ -276,7 +277,7 @@ class PAAD(PolicyAttack):
         return spaces.Box(-100.0, 100.0, (n_outputs,))
 
     def respond(self, observations: Any, actions: th.Tensor, policy: Any) -> Any:
-        actor = Adversary(Towards(actions.float()), self._solver, self.ball, self._draws)
+        actor = Adversary(Towards(actions.float()), self._solver, self.reachable(observations), self._draws)
         return actor.perturb(policy, observations, self.epsilon)
 
 

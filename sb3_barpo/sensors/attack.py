@@ -57,6 +57,7 @@ class SensorNoise(Attack):
         self._starts: np.ndarray | None = None
 
     def begin(self, episode_starts: np.ndarray) -> None:
+        super().begin(episode_starts)
         self._starts = np.asarray(episode_starts, dtype=bool)
 
     def at(self, epsilon: float) -> "SensorNoise":

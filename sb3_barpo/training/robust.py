@@ -153,6 +153,11 @@ class RobustUpdate(WithSheet):
         require_margin("margin", self.margin)
         chosen = self._within_sheet(as_adversary(self.adversary, self.default_adversary()))
         chosen.ball.check(check_observation_space(self.observation_space))
+        if chosen.ball.timing is not None:
+            raise ValueError(
+                f"An update of training shuffles steps, so its adversary cannot keep {chosen.ball.timing!r}. Leave "
+                "timing out of its ball; attacks of evaluation take it."
+            )
         self._adversary = copy.copy(chosen)  # not a plain Adversary of its parts: a subclass stays one
         self._limits = HeldLimits(self)
         self._memory_of_loss: dict[str, Any] = {}
