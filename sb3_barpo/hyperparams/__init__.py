@@ -6,6 +6,8 @@ The algorithms that build on one base share its file, ``ppo.yml`` or ``ppo_lstm.
 such as ``kappa``, are the algorithm's own defaults, and for some environments those of ``losses.yml``.
 """
 
+import copy
+import functools
 import sys
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -53,6 +55,12 @@ def entry(algo: str, env: str) -> dict[str, Any]:
 
 
 def _file(name: str) -> dict[str, dict[str, Any]]:
+    """A copy: parsing takes long, and a comparison of many agents asks often."""
+    return copy.deepcopy(_parsed(name))
+
+
+@functools.cache
+def _parsed(name: str) -> dict[str, dict[str, Any]]:
     try:
         import yaml  # one of the Zoo's requirements, none of ours
     except ImportError as error:
