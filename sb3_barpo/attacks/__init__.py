@@ -6,7 +6,9 @@ from sb3_barpo.attacks.attack import Attack, GradientAttack
 from sb3_barpo.attacks.gradient import MAD, Critic, Random
 from sb3_barpo.attacks.learned import LearnedAttack, Origin
 from sb3_barpo.attacks.memory import Memory
-from sb3_barpo.attacks.reversed_roles import PAAD, SARL, PolicyAttack, RoleReversedVecEnv
+from sb3_barpo.attacks.paad import PAAD
+from sb3_barpo.attacks.reversed_roles import PolicyAttack, RoleReversedVecEnv
+from sb3_barpo.attacks.sarl import SARL
 from sb3_barpo.attacks.sarsa import RobustSarsa, SarsaMAD
 from sb3_barpo.attacks.wrappers import AttackObservation, UnderAttack, VecAttackObservation
 

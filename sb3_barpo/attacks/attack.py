@@ -4,6 +4,7 @@ import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -49,6 +50,8 @@ class Attack(ABC):
     name: ClassVar[str]
     #: Where the perturbations lie.
     ball: Ball = LinfBall()
+    #: Further arguments with which a search built it, such as JSON can hold.
+    settings: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(self, model: OnPolicyAlgorithm, epsilon: float) -> None:
         policy = getattr(model, "policy", None)

@@ -16,11 +16,12 @@ from sb3_barpo.attacks import ATTACKS, Attack, LearnedAttack, attack_names
 from sb3_barpo.attacks.victim import victim_digest
 from sb3_barpo.evaluation import RobustnessReport
 from sb3_barpo.evaluation.judged import circumstances, describe, own_ball, own_epsilon, too_weak
+from sb3_barpo.evaluation.members import Victim
 from sb3_barpo.evaluation.pages import file_name, write_pages
 from sb3_barpo.evaluation.progress import Progress, Tell
 from sb3_barpo.evaluation.robustness import check_settings, learned_names, origin_of, run_trial
 from sb3_barpo.evaluation.rows import COLUMNS, NATURAL, Origin
-from sb3_barpo.evaluation.search import Victim, find_attacks, members_tried
+from sb3_barpo.evaluation.search import find_attacks, members_tried
 from sb3_barpo.evaluation.settings import EvalConfig
 from sb3_barpo.evaluation.video import check_video
 from sb3_barpo.resume import read_record, write_record

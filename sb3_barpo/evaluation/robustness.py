@@ -23,9 +23,10 @@ from sb3_barpo.attacks.victim import undisturbed
 from sb3_barpo.evaluation.budgets import Budget, check_budget
 from sb3_barpo.evaluation.episodes import is_monitored, run_episodes
 from sb3_barpo.evaluation.judged import describe, env_of, own_ball, own_epsilon, too_weak, unit_of
+from sb3_barpo.evaluation.members import Victim
 from sb3_barpo.evaluation.report import RobustnessReport
 from sb3_barpo.evaluation.rows import COLUMNS, NATURAL, Origin, make_rows
-from sb3_barpo.evaluation.search import Victim, find_attacks
+from sb3_barpo.evaluation.search import find_attacks
 from sb3_barpo.evaluation.settings import EvalConfig
 
 #: The field's strength for Hopper-v5 (Zhang et al., NeurIPS 2020).
