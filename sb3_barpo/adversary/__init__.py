@@ -10,6 +10,7 @@ from sb3_barpo.adversary.balls import Ball, L2Ball, LinfBall
 from sb3_barpo.adversary.goals import Samples
 from sb3_barpo.adversary.layout import Observations, layout_of
 from sb3_barpo.adversary.limits import Bounds, DictBounds, bounds_of, observation_bounds
+from sb3_barpo.adversary.limits_of_actions import Limit, TowardsWorst, limits_of
 from sb3_barpo.adversary.objectives import (
     KL,
     ActionValue,
@@ -21,7 +22,7 @@ from sb3_barpo.adversary.objectives import (
     clipped_surrogate,
 )
 from sb3_barpo.adversary.q_network import QNetwork
-from sb3_barpo.adversary.solvers import PGD, SGLD, Solver, Uniform, WarmStart
+from sb3_barpo.adversary.solvers import PGD, SGLD, AutoPGD, Solver, Uniform, WarmStart
 from sb3_barpo.adversary.spec import DEFAULT_SOLVER, AdversaryLike, as_adversary, solver_spec
 from sb3_barpo.policies.evaluate import Policy
 from sb3_barpo.policies.spaces import check_observation_space, is_finite
@@ -34,11 +35,13 @@ __all__ = [
     "ActionValue",
     "Adversary",
     "AdversaryLike",
+    "AutoPGD",
     "Ball",
     "Bounds",
     "DictBounds",
     "Draws",
     "L2Ball",
+    "Limit",
     "LinfBall",
     "Objective",
     "Observations",
@@ -49,6 +52,7 @@ __all__ = [
     "Solver",
     "Surrogate",
     "Towards",
+    "TowardsWorst",
     "Uniform",
     "Value",
     "WarmStart",
@@ -59,6 +63,7 @@ __all__ = [
     "clipped_surrogate",
     "is_finite",
     "layout_of",
+    "limits_of",
     "observation_bounds",
     "solver_spec",
 ]

@@ -3,7 +3,7 @@
 import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch as th
@@ -16,6 +16,9 @@ from sb3_barpo.attacks.attack import GradientAttack
 from sb3_barpo.attacks.learned import LearnedAttack
 from sb3_barpo.attacks.memory import Memory
 from sb3_barpo.attacks.victim import sample_actions
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class Transitions(NamedTuple):
@@ -114,6 +117,21 @@ class RobustSarsa(LearnedAttack, GradientAttack):
         self.batch_size = batch_size
         self.gamma = gamma
         self.n_steps = n_steps
+
+    @classmethod
+    def from_sarsa(cls, sarsa: "RobustSarsa", **settings: Any) -> "Self":
+        """
+        :param sarsa: A fitted Robust Sarsa; its Q is taken over.
+        :param settings: Further arguments of this class.
+        :return: The attack, ready.
+        :raises ValueError: if it is not fitted.
+        """
+        sarsa.check_fitted()
+        own = {**RobustSarsa._settings(sarsa), **settings}
+        attack = cls(sarsa.model, sarsa.epsilon, ball=sarsa.ball, seed=sarsa.seed_of_fit, **own)
+        attack.q.load_state_dict(sarsa.q.state_dict())
+        attack.origin = sarsa.origin
+        return attack
 
     def _fit(self, venv: VecEnv, total_timesteps: int, tell: Callable[[float], object]) -> Iterator[int]:
         left = total_timesteps
@@ -218,21 +236,6 @@ class SarsaMAD(RobustSarsa):
         objective = Weighted([(1 - rho, ActionValue(self.q)), (rho, KL())])
         self.adversary = Adversary(objective, self.adversary.solver, self.ball)
         self.seed(self.seed_of_fit)
-
-    @classmethod
-    def from_sarsa(cls, sarsa: RobustSarsa, rho: float = 1e-3) -> "SarsaMAD":
-        """
-        :param sarsa: A fitted Robust Sarsa; its Q is shared.
-        :param rho: Share of MAD.
-        :return: The attack, ready.
-        :raises ValueError: if it is not fitted.
-        """
-        sarsa.check_fitted()
-        settings = RobustSarsa._settings(sarsa)
-        attack = cls(sarsa.model, sarsa.epsilon, rho, ball=sarsa.ball, seed=sarsa.seed_of_fit, **settings)
-        attack.q.load_state_dict(sarsa.q.state_dict())
-        attack.origin = sarsa.origin
-        return attack
 
     def _settings(self) -> dict[str, Any]:
         return {"rho": self.rho, **super()._settings()}

@@ -32,6 +32,7 @@ from sb3_barpo.evaluation.budgets import Member
 from sb3_barpo.evaluation.episodes import run_episodes
 from sb3_barpo.evaluation.judged import env_of
 from sb3_barpo.evaluation.progress import Progress, Tell
+from sb3_barpo.evaluation.rows import NATURAL
 from sb3_barpo.resume import read_record, replacing, write_record
 
 #: Seeds of the episodes that compare members lie this far from those of the report.
@@ -238,13 +239,15 @@ def mean_return(record: Path) -> float:
     return float(np.mean(read_record(record)["returns"]))
 
 
-def build(task: Task, model: OnPolicyAlgorithm, venv: VecEnv) -> Attack:
+def build(task: Task, model: OnPolicyAlgorithm, venv: VecEnv) -> Attack | None:
     """
     :param task: A member.
     :param model: Its victim.
     :param venv: The victim's environments.
-    :return: The attack, as far as it is fitted.
+    :return: The attack, as far as it is fitted; ``None`` for the member that is no attack.
     """
+    if task.member.attack == NATURAL:
+        return None
     if task.part.exists():
         return LearnedAttack.load(task.part, model)
     settings = dict(task.member.settings)

@@ -13,12 +13,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from sb3_barpo.attacks import ATTACKS, LearnedAttack, RobustSarsa, SarsaMAD
+from sb3_barpo.attacks import ATTACKS, LearnedAttack, RobustSarsa, SarsaMAD, WorstQ
 from sb3_barpo.evaluation.budgets import Budget, make_budget
 from sb3_barpo.evaluation.judged import env_of
 from sb3_barpo.evaluation.members import Target, Task, Victim, mean_return, run_tasks
 from sb3_barpo.resume import read_record
 from sb3_barpo.training.robust import RobustUpdate
+
+#: Attacks that take the action value of the best Robust Sarsa over.
+ON_SARSA = (SarsaMAD.name, WorstQ.name)
 
 
 def find_attacks(
@@ -52,19 +55,20 @@ def find_attacks(
         raise ValueError(f"Only attacks that are learned can be searched for, but {', '.join(unknown)} is not.")
     with ExitStack() as stack:
         targets = [_target(victim, budget, epsilon, seed, deterministic, stack) for victim in victims]
-        first = [name for name in names if name != SarsaMAD.name]
-        if SarsaMAD.name in names:
+        first = [name for name in names if name not in ON_SARSA]
+        if on_sarsa := [name for name in names if name in ON_SARSA]:
             first = list(dict.fromkeys([*first, RobustSarsa.name]))
         best = _best(
             [task for target, budget in targets for name in first for task in _tasks(target, budget, name)],
             n_jobs,
             progress_bar,
         )
-        if SarsaMAD.name in names:
+        if on_sarsa:
             mixed = [
                 task
                 for target, grid in targets
-                for task in _tasks(target, grid, SarsaMAD.name, best[target.folder, RobustSarsa.name])
+                for name in on_sarsa
+                for task in _tasks(target, grid, name, best[target.folder, RobustSarsa.name])
             ]
             best |= _best(mixed, n_jobs, progress_bar)
         return [
