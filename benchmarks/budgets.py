@@ -21,7 +21,8 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_barpo.evaluation import evaluate_robustness
 from sb3_barpo.evaluation.budgets import Budget, make_budget
-from sb3_barpo.evaluation.search import Victim, find_attacks, members_tried
+from sb3_barpo.evaluation.members import Victim
+from sb3_barpo.evaluation.search import find_attacks, members_tried
 
 ATTACKS = ["robust_sarsa", "sarsa_mad", "sarl", "paad"]
 HERE = Path(__file__).parent

@@ -41,8 +41,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         program = command(**args)
     except (ValueError, TypeError, OSError, ImportError, gymnasium.error.Error) as error:
         parser.exit(2, f"sb3-barpo: {error}\n")
-    except KeyboardInterrupt:
-        parser.exit(130, "\nsb3-barpo: interrupted; rerun the same command to resume\n")
+    except KeyboardInterrupt as interruption:
+        stored = f": {interruption}" if str(interruption) else ""  # what is lost is not promised
+        parser.exit(130, f"\nsb3-barpo: interrupted{stored}; rerun the same command to resume\n")
     if program is not None:
         program()  # out here, its own errors keep their tracebacks: it may have trained for hours
 

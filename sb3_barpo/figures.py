@@ -15,8 +15,11 @@ _DISPLAYED = {
     "random": "Random",
     "critic": "Critic",
     "mad": "MAD",
+    "max_kl": "Max KL",
+    "push": "Push",
     "robust_sarsa": "Robust Sarsa",
     "sarsa_mad": "RS+MAD",
+    "worst_q": "Worst Q",
     "sarl": "SA-RL",
     "paad": "PA-AD",
 }

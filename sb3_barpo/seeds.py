@@ -18,3 +18,6 @@ CALLBACKS = range(30_000, 40_000)
 RETRAINING = range(100_000, 110_000)
 #: Episodes on which a search compares attacks: the search's own seed is added to the first.
 SELECTION = range(1_000_000, 2_000_000)
+#: Fits of attackers: the search's own seed is added to the first. No episode of a report, nor one that compares
+#: attackers, is among those from which they learn.
+FITS = range(2_000_000, 1_000_000_000)

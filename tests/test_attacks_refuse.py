@@ -13,7 +13,7 @@ from stable_baselines3 import DQN, PPO, SAC
 from victims import Replay, victim
 
 from sb3_barpo.adversary import KL, PGD, SGLD, Adversary, L2Ball, LinfBall, Surrogate
-from sb3_barpo.attacks import ATTACKS, MAD, SIX, Critic, GradientAttack, Random, attack_names
+from sb3_barpo.attacks import ATTACKS, AUTO, MAD, SIX, Critic, GradientAttack, Random, attack_names
 
 three = pytest.mark.parametrize("kind", [Random, Critic, MAD])
 
@@ -117,7 +117,13 @@ def test_names_and_attacks_one_by_one() -> None:
 def test_all_are_the_six_of_the_field() -> None:
     assert attack_names("all") == SIX == ["random", "critic", "mad", "robust_sarsa", "sarl", "paad"]
     assert attack_names(["sarsa_mad", "all"]) == ["sarsa_mad", *SIX]
-    assert set(SIX) | {"sarsa_mad"} == set(ATTACKS)
+    assert attack_names("standard") == SIX
+
+
+def test_auto_searches_among_all_of_them_and_more() -> None:
+    assert attack_names("auto") == AUTO
+    assert set(SIX) < set(AUTO)
+    assert {*AUTO, "sarsa_mad"} == set(ATTACKS)
 
 
 def test_each_kind_is_known_by_its_own_name() -> None:

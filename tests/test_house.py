@@ -42,7 +42,7 @@ ROOMS: dict[str, set[str]] = {
     "hyperparams": {"algorithms"},
     "agents": {"environments", "algorithms", "policies", "resume", "checks"},
     # adversary <- attacks <- evaluation <- experiment <- tuning, zoo
-    "attacks": {"adversary", "policies", "checks"},
+    "attacks": {"adversary", "policies", "seeds", "checks"},
     "sensors": {"attacks", "adversary", "policies", "checks"},
     "evaluation": {
         # whether a victim was trained to be robust, and against what

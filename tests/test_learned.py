@@ -96,20 +96,6 @@ def test_without_a_seed_each_fit_is_another(kind: Any) -> None:
     assert not same(knowledge(fit(kind, seed=None)), knowledge(fit(kind, seed=None)))
 
 
-@learned
-def test_a_second_fit_forgets_the_first(kind: Any) -> None:
-    """The dice of environments and PA-AD's actor too; in this ball they show: a search does not end in corners."""
-    venv = make_envs(n_envs=2)
-    attack = build(kind, ball=L2Ball()).fit(venv, 2 * STEPS)
-    before = knowledge(attack)
-    attack.fit(venv, STEPS)
-    assert not same(knowledge(attack), before)
-    assert attack.origin.total_timesteps == STEPS
-    fresh = fit(kind, ball=L2Ball())
-    assert same(knowledge(attack), knowledge(fresh))
-    np.testing.assert_array_equal(attack.perturb(clean()), fresh.perturb(clean()))
-
-
 # --- what a fit leaves as it was
 
 

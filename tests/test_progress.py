@@ -2,13 +2,10 @@
 
 import sys
 
-import numpy as np
 import pytest
-from helpers import make_envs
 from joblib import Parallel, delayed
-from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
-from sb3_barpo.evaluation.progress import Progress, Tell, counted_steps
+from sb3_barpo.evaluation.progress import Progress, Tell
 
 
 def work(tell: Tell) -> str:
@@ -43,20 +40,3 @@ def test_silence(capsys: pytest.CaptureFixture[str]) -> None:
     with Progress("fits", 1, 3000, "step", False, 2) as progress:
         progress.finished(work(progress.tell))
     assert capsys.readouterr().err == ""
-
-
-@pytest.mark.parametrize("normalised", [True, False])
-def test_environments_that_count_their_steps_are_the_same_otherwise(normalised: bool) -> None:
-    steps: list[int] = []
-    plain, counted = (make_envs(n_envs=2, normalized=normalised) for _ in range(2))
-    counted = counted_steps(counted, steps.append)
-    assert isinstance(counted, VecNormalize) == normalised
-    assert isinstance(counted.unwrapped if normalised else counted.venv, DummyVecEnv)
-    for venv in (plain, counted):
-        venv.seed(3)
-    np.testing.assert_array_equal(plain.reset(), counted.reset())
-    for _ in range(4):
-        one, two = (venv.step(np.ones((2, 1), np.float32)) for venv in (plain, counted))
-        np.testing.assert_array_equal(one[0], two[0])
-        np.testing.assert_array_equal(one[1], two[1])
-    assert steps == [2] * 4

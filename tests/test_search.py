@@ -22,7 +22,8 @@ from sb3_barpo.agents.pack import pack, unpack
 from sb3_barpo.attacks import PAAD, SARL, RobustSarsa, SarsaMAD
 from sb3_barpo.evaluation import evaluate_robustness, search
 from sb3_barpo.evaluation.budgets import BUDGETS, Budget, Member, make_budget
-from sb3_barpo.evaluation.search import Victim, find_attacks
+from sb3_barpo.evaluation.members import Task, Victim, build
+from sb3_barpo.evaluation.search import find_attacks
 
 FAST = {"n_steps": 16, "batch_size": 32, "n_epochs": 1}
 GRID = Budget(
@@ -180,13 +181,13 @@ def test_a_search_that_is_killed_goes_on_where_it_was(tmp_path: Path) -> None:
 def test_every_member_can_be_built(budget: str, n_envs: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the constructors, whose warnings about uneven minibatches would be errors here."""
     target = siege()
-    members = make_budget(budget, "Hopper-v5", robust_victim=False, n_envs=n_envs).members
+    grid = make_budget(budget, "Hopper-v5", robust_victim=False, n_envs=n_envs).members
     venv = make_envs(n_envs=n_envs)
     for member in {
-        json.dumps(some[-1].settings): some[-1] for some in members.values() if some[-1].attack != "sarsa_mad"
+        json.dumps(some[-1].settings): some[-1] for some in grid.values() if some[-1].attack != "sarsa_mad"
     }.values():
-        record = {"epsilon": 0.1, "search_seed": 0}
-        attack = search._build(search._Task(Path("x"), record, member, b"", None, None), target.model)
+        record = {"epsilon": 0.1, "search_seed": 0, "deterministic": True}
+        attack = build(Task(Path("x"), record, member, b"", None, None), target.model, target.venv)
         if isinstance(attack, SARL | PAAD):
             settings = {key: attack.kwargs[key] for key in ("n_steps", "batch_size")}
             PPO("MlpPolicy", venv, **settings)  # warns where a rollout is not a whole number of minibatches
@@ -247,10 +248,10 @@ def test_only_learned_attacks_are_searched_for() -> None:
         find_attacks([siege()], ["mad", "fog", "sarl"], 0.1)
 
 
-@pytest.mark.parametrize("members", [{}, {"sarl": []}])
-def test_a_budget_needs_members(members: dict[str, list[Member]]) -> None:
+@pytest.mark.parametrize("grid", [{}, {"sarl": []}])
+def test_a_budget_needs_members(grid: dict[str, list[Member]]) -> None:
     with pytest.raises(ValueError, match="The budget has no members for sarl"):
-        find_attacks([siege()], ["sarl"], 0.1, Budget(members, n_episodes=1))
+        find_attacks([siege()], ["sarl"], 0.1, Budget(grid, n_episodes=1))
 
 
 def test_a_member_that_cannot_be_fitted_tells_why(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.env_util import make_vec_env
 
 from sb3_barpo import experiment, seeds
-from sb3_barpo.evaluation import RobustEvalCallback, search
+from sb3_barpo.evaluation import RobustEvalCallback, members
 from sb3_barpo.evaluation.campaign import evaluate
 from sb3_barpo.experiment import Agent, Evaluation
 
@@ -17,7 +17,7 @@ RANGES = {name: value for name, value in vars(seeds).items() if isinstance(value
 
 
 def test_no_two_ranges_meet() -> None:
-    assert len(RANGES) == 6
+    assert len(RANGES) == 7
     for (one, first), (other, second) in itertools.combinations(RANGES.items(), 2):
         assert first.stop <= second.start or second.stop <= first.start, f"{one} meets {other}"
     assert all(len(seeds_) >= 10_000 for seeds_ in RANGES.values())
@@ -40,7 +40,7 @@ def test_the_best_model_is_not_chosen_on_the_episodes_of_the_report() -> None:
 
 
 def test_attacks_are_compared_on_other_episodes_than_are_reported() -> None:
-    assert search.SELECTION + seeds.REPORT.start in seeds.SELECTION
+    assert members.SELECTION + seeds.REPORT.start in seeds.SELECTION
 
 
 def test_trials_are_compared_on_other_episodes_than_their_winners() -> None:

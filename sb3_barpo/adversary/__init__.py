@@ -11,6 +11,7 @@ from sb3_barpo.adversary.goals import Samples
 from sb3_barpo.adversary.held import HeldLimits, SpaceWarning
 from sb3_barpo.adversary.layout import Observations, layout_of
 from sb3_barpo.adversary.limits import Bounds, DictBounds, bounds_of, observation_bounds
+from sb3_barpo.adversary.limits_of_actions import Limit, TowardsWorst, limits_of
 from sb3_barpo.adversary.objectives import (
     KL,
     ActionValue,
@@ -23,7 +24,7 @@ from sb3_barpo.adversary.objectives import (
 )
 from sb3_barpo.adversary.q_network import QNetwork
 from sb3_barpo.adversary.reachable import ReachableBall
-from sb3_barpo.adversary.solvers import PGD, SGLD, Solver, Uniform, WarmStart
+from sb3_barpo.adversary.solvers import PGD, SGLD, AutoPGD, Solver, Uniform, WarmStart
 from sb3_barpo.adversary.spec import DEFAULT_SOLVER, AdversaryLike, as_adversary, solver_spec
 from sb3_barpo.adversary.timing import Timing
 from sb3_barpo.policies.evaluate import Policy
@@ -37,12 +38,14 @@ __all__ = [
     "ActionValue",
     "Adversary",
     "AdversaryLike",
+    "AutoPGD",
     "Ball",
     "Bounds",
     "DictBounds",
     "Draws",
     "HeldLimits",
     "L2Ball",
+    "Limit",
     "LinfBall",
     "Objective",
     "Observations",
@@ -56,6 +59,7 @@ __all__ = [
     "Surrogate",
     "Timing",
     "Towards",
+    "TowardsWorst",
     "Uniform",
     "Value",
     "WarmStart",
@@ -67,6 +71,7 @@ __all__ = [
     "clipped_surrogate",
     "is_finite",
     "layout_of",
+    "limits_of",
     "observation_bounds",
     "solver_spec",
 ]

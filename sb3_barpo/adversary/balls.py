@@ -163,6 +163,14 @@ class Ball(ABC):
         """
         return self.project(epsilon * self.like(moves) * moves, epsilon)
 
+    def moves(self, delta: th.Tensor, epsilon: float) -> th.Tensor:
+        """
+        :param delta: Perturbations of the ball, shape ``(B, *obs)``.
+        :param epsilon: Radius of the ball, above 0.
+        :return: What a learned adversary would choose for them: :meth:`within` turned round, 0 where nothing moves.
+        """
+        return self._in_units_of_scale(delta).reshape(delta.shape) / epsilon
+
     def whole(self, delta: np.ndarray, epsilon: float, key: str = "") -> np.ndarray:
         """
         :param delta: Perturbations of the ball, shape ``(B, *obs)``.

@@ -140,4 +140,5 @@ def _normalization(venv: VecEnv | None) -> VecNormalize | None:
 
 def _rounding(limit: np.ndarray) -> np.ndarray:
     """What may lie between a limit and an observation that has it, in single precision."""
-    return 1e-5 * np.maximum(np.abs(limit), 1)
+    margin: np.ndarray = 1e-5 * np.maximum(np.abs(limit), 1)
+    return margin

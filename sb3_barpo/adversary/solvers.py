@@ -216,6 +216,71 @@ class SGLD(Solver):
 
 
 @dataclass(frozen=True)
+class AutoPGD(Solver):
+    """
+    Projected gradient ascent without noise and without a step size to choose, after Auto-PGD (Croce and Hein, ICML
+    2020), row by row: each keeps the best perturbation that it has seen, and halves its step, at first ε, whenever a
+    step did not help. A start is the best of several random corners. Where there is no gradient, behind rounding or
+    saturated units, a row steps to random sides, and keeps what helps.
+
+    :param n_steps: Number of steps of each start.
+    :param restarts: Number of starts; each sample keeps the perturbation of the highest objective.
+    :param draws: Number of random corners from which each start is chosen.
+    :raises ValueError: if a parameter is out of range.
+    """
+
+    n_steps: int = 10
+    restarts: int = 2
+    draws: int = 4
+
+    def __post_init__(self) -> None:
+        for name in ("n_steps", "restarts", "draws"):
+            require_count(f"AutoPGD's {name}", getattr(self, name), "a search takes a whole number, at least 1")
+
+    def solve(
+        self,
+        goal: Goal,
+        observations: th.Tensor,
+        ball: Ball,
+        epsilon: float,
+        generator: th.Generator,
+        start: th.Tensor | None = None,
+    ) -> th.Tensor:
+        starts = [start] + [None] * (self.restarts - 1)
+        found = [self._ascend(goal, observations, ball, epsilon, generator, one) for one in starts]
+        return found[0] if len(found) == 1 else _best(goal, observations, found)
+
+    def _ascend(
+        self,
+        goal: Goal,
+        observations: th.Tensor,
+        ball: Ball,
+        epsilon: float,
+        generator: th.Generator,
+        start: th.Tensor | None,
+    ) -> th.Tensor:
+        corners = [epsilon * ball.steepest(_randn_like(observations, generator)) for _ in range(self.draws)]
+        best = _best(goal, observations, corners if start is None else [start, *corners])
+        row = (len(best), *[1] * (best.dim() - 1))
+        step = best.new_full(row, epsilon)
+        with th.no_grad():
+            highest = goal(observations + best)
+        for _ in range(self.n_steps):
+            gradient = _gradient(goal, observations + best)
+            flat = ~(gradient.flatten(1).abs().sum(1) > 0).reshape(row)  # no slope, or none that is a number
+            gradient = th.where(flat, _randn_like(best, generator), gradient)
+            moved = ball.project(best + step * ball.steepest(gradient), epsilon)
+            with th.no_grad():
+                reached = goal(observations + moved)
+            better = reached > highest
+            highest = th.where(better, reached, highest)
+            better = better.reshape(row)
+            best = th.where(better, moved, best)
+            step = th.where(better | flat, step, step / 2)
+        return best
+
+
+@dataclass(frozen=True)
 class WarmStart(Solver):
     """
     Starts where the last search for the same sample ended. In an update every sample is visited ``n_epochs`` times, and
@@ -257,4 +322,4 @@ class WarmStart(Solver):
 def needs_autograd(solver: Solver) -> bool:
     """:return: Whether it may ask autograd for a gradient that its goal states: a solver that is not this package's."""
     parts = (solver.first, solver.later) if type(solver) is WarmStart else (solver,)
-    return any(type(part) not in (Uniform, PGD, SGLD) for part in parts)
+    return any(type(part) not in (Uniform, PGD, SGLD, AutoPGD) for part in parts)

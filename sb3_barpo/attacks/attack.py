@@ -4,6 +4,7 @@ import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -52,6 +53,8 @@ class Attack(ABC):
     ball: Ball = LinfBall()
     #: What it remembers of the episodes under attack, for a ball with a timing.
     _pace: Pace | None = None
+    #: Further arguments with which a search built it, such as JSON can hold.
+    settings: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(self, model: OnPolicyAlgorithm, epsilon: float) -> None:
         policy = getattr(model, "policy", None)

@@ -2,7 +2,7 @@
 
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
-from sb3_barpo.adversary import KL, PGD, SGLD, Adversary, Ball, Uniform, Value
+from sb3_barpo.adversary import KL, PGD, SGLD, Adversary, AutoPGD, Ball, Solver, Uniform, Value
 from sb3_barpo.attacks.attack import GradientAttack
 
 
@@ -32,6 +32,8 @@ class Critic(GradientAttack):
     :param model: The victim.
     :param epsilon: Strength.
     :param n_steps: Number of gradient steps.
+    :param restarts: Number of starts. With more than one the search is :class:`sb3_barpo.adversary.AutoPGD`, whose
+        starts lie anywhere in the ball.
     :param ball: :class:`LinfBall` by default.
     :param seed: Seed of the starts.
     """
@@ -45,8 +47,11 @@ class Critic(GradientAttack):
         n_steps: int = 10,
         ball: Ball | None = None,
         seed: int | None = None,
+        restarts: int = 1,
     ) -> None:
-        solver = PGD(n_steps, step_size=1 / max(n_steps, 1), start_radius=1 / max(n_steps, 1))
+        solver: Solver = PGD(n_steps, step_size=1 / max(n_steps, 1), start_radius=1 / max(n_steps, 1))
+        if restarts > 1:
+            solver = AutoPGD(n_steps, restarts)
         super().__init__(model, epsilon, Adversary(Value(), solver, ball), seed)
 
 

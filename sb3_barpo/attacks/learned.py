@@ -4,6 +4,7 @@ import io
 import json
 import zipfile
 from abc import abstractmethod
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -12,6 +13,7 @@ import numpy as np
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import VecEnv, is_vecenv_wrapped
+from tqdm import tqdm
 
 from sb3_barpo.adversary import Ball, Bounds, DictBounds, as_ball
 from sb3_barpo.adversary.balls import BALLS
@@ -19,6 +21,7 @@ from sb3_barpo.attacks.attack import Attack
 from sb3_barpo.attacks.memory import Memory
 from sb3_barpo.attacks.victim import normalizer_digest, undisturbed, victim_digest
 from sb3_barpo.attacks.wrappers import AttackObservation, VecAttackObservation
+from sb3_barpo.seeds import FITS
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -34,7 +37,7 @@ class Origin:
     :param victim: Fingerprint of the victim's policy.
     :param normalizer: Fingerprint of the statistics of ``VecNormalize``, ``None`` without any.
     :param epsilon: Strength at which it was fitted.
-    :param total_timesteps: Environment steps of the fit.
+    :param total_timesteps: Environment steps of the fit so far.
     :param seed: Its seed.
     """
 
@@ -65,17 +68,31 @@ class LearnedAttack(Attack):
         if "name" in cls.__dict__:
             cls._kinds[cls.name] = cls
 
-    def fit(self, venv: VecEnv, total_timesteps: int, progress_bar: bool = False) -> "Self":
+    def fit(
+        self,
+        venv: VecEnv,
+        total_timesteps: int,
+        progress_bar: bool = False,
+        after_stage: "Callable[[Self], object] | None" = None,
+        tell: Callable[[float], object] = lambda steps: None,
+    ) -> "Self":
         """
-        Learn from the victim's episodes. The victim and the statistics of ``VecNormalize`` are not changed. What was
-        learned before is forgotten. Reset the environments before other use.
+        Learn from the victim's episodes. An attack that was fitted before, or loaded, continues from what it learned.
+        The victim and the statistics of ``VecNormalize`` are not changed. Reset the environments before other use.
+
+        A fit consists of stages, each with a seed of its own, which begins with fresh episodes. At the end of a stage
+        the attack can be stored; loaded again and fitted for the rest of the steps, it is the same bit for bit as one
+        that was never interrupted, on the same number of environments. The exception is an ``algorithm`` with a replay
+        buffer, which is not stored.
 
         :param venv: The victim's environments, wrapped as in its training (``VecNormalize`` above all), clean.
-        :param total_timesteps: Environment steps, over all environments together; rounded up to whole rollouts.
+        :param total_timesteps: Further environment steps, over all environments together; rounded up to whole rollouts.
         :param progress_bar: Whether to show the progress.
+        :param after_stage: Called with the attack at the end of each stage.
+        :param tell: Called with the number of steps that are done since its last call.
         :return: The attack itself.
-        :raises ValueError: if the spaces are not the victim's, the environments are under attack already, or there is
-            nothing to learn from.
+        :raises ValueError: if the spaces are not the victim's, the environments are under attack already, there is
+            nothing to learn from, or the attack was fitted on another victim and ``transfer`` is not set.
         """
         if isinstance(total_timesteps, bool) or int(total_timesteps) != total_timesteps or total_timesteps < 1:
             raise ValueError(
@@ -85,25 +102,50 @@ class LearnedAttack(Attack):
         if self.epsilon == 0:
             raise ValueError(f"{type(self).__name__} has nothing to learn at epsilon = 0: give it some strength.")
         check_clean_env(self.model, venv)
-        with undisturbed(self.model, venv):
-            self._seed_all(venv)
-            self._fit(venv, int(total_timesteps), progress_bar)
-        self.origin = Origin(
-            victim_digest(self.model), normalizer_digest(venv), self.epsilon, int(total_timesteps), self.seed_of_fit
-        )
+        if self.origin is not None:
+            self.check_victim(self.model, venv)
+        victim, normalizer = victim_digest(self.model), normalizer_digest(venv)
+        with (
+            undisturbed(self.model, venv),
+            tqdm(total=int(total_timesteps), desc=self.name, unit="step", disable=not progress_bar) as bar,
+        ):
+
+            def done(steps: float) -> None:
+                bar.update(steps)
+                tell(steps)
+
+            for steps in self._fit(venv, int(total_timesteps), done):
+                self.origin = Origin(victim, normalizer, self.epsilon, self.n_fitted + steps, self.seed_of_fit)
+                if after_stage is not None:
+                    after_stage(self)
         return self
 
+    @property
+    def n_fitted(self) -> int:
+        """Environment steps from which it has learned."""
+        return 0 if self.origin is None else self.origin.total_timesteps
+
     def _seed_all(self, venv: VecEnv) -> None:
-        """Without a seed, draw one: the generators are put back after a fit, and the next would be the same."""
+        """
+        Seeds for the next stage. Without a seed, draw one: the generators are put back after a fit, and the next would
+        be the same.
+        """
+        seed = self.seed_of_fit
+        if seed is not None and self.n_fitted:
+            seed = FITS.start + int(np.random.SeedSequence([seed, self.n_fitted]).generate_state(1)[0]) % len(FITS)
         drawn = int(np.random.SeedSequence().generate_state(1)[0])
-        set_random_seed(drawn if self.seed_of_fit is None else self.seed_of_fit)
-        if self.seed_of_fit is not None:
-            venv.seed(self.seed_of_fit)
-        self.seed(self.seed_of_fit)
+        set_random_seed(drawn if seed is None else seed)
+        if seed is not None:
+            venv.seed(seed)
+        self.seed(seed)
 
     @abstractmethod
-    def _fit(self, venv: VecEnv, total_timesteps: int, progress_bar: bool) -> None:
-        """See :meth:`fit`."""
+    def _fit(self, venv: VecEnv, total_timesteps: int, tell: Callable[[float], object]) -> Iterator[int]:
+        """
+        See :meth:`fit`.
+
+        :return: After each stage, its number of steps; their sum is ``total_timesteps``.
+        """
 
     def perturb(
         self, observations: Any, bounds: Bounds | DictBounds | None = None, memory: Memory | None = None
@@ -158,6 +200,7 @@ class LearnedAttack(Attack):
             "spaces": _spaces(self.model),
             "origin": asdict(origin),
             "settings": self._settings(),
+            "state": self._state(),
         }
         weights = io.BytesIO()
         self._save_weights(weights)
@@ -199,12 +242,20 @@ class LearnedAttack(Attack):
         }
         attack = kind._restore(arguments, io.BytesIO(weights))
         attack.origin, attack.transfer = origin, transfer
+        attack._resume(record.get("state", {}))  # files of version 0.1 have none
         attack.check_victim(model)
         return attack  # type: ignore[return-value]
 
     @abstractmethod
     def _settings(self) -> dict[str, Any]:
         """:return: Arguments of the class, such as JSON can hold."""
+
+    def _state(self) -> dict[str, Any]:
+        """:return: What else a fit needs to continue, such as JSON can hold."""
+        return {}
+
+    def _resume(self, state: dict[str, Any]) -> None:
+        """:param state: What :meth:`_state` returned."""
 
     @abstractmethod
     def _save_weights(self, file: io.BytesIO) -> None:
@@ -218,6 +269,11 @@ class LearnedAttack(Attack):
         :param weights: What :meth:`_save_weights` wrote.
         :return: The attack with what it had learned.
         """
+
+
+def steps_of(path: Path) -> int:
+    """:return: From how many environment steps a stored attack has learned; 0 where there is no file."""
+    return int(_read(path)[0]["origin"]["total_timesteps"]) if path.exists() else 0
 
 
 def check_clean_env(model: OnPolicyAlgorithm, venv: VecEnv) -> None:

@@ -1,10 +1,11 @@
-"""Attacks by a policy that was trained against the victim: SA-RL and PA-AD."""
+"""Attacks by a policy that is trained against the victim, on its environments with roles reversed."""
 
 import io
 import math
 from abc import abstractmethod
+from collections.abc import Callable, Iterator
 from pydoc import locate
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch as th
@@ -14,19 +15,26 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
-from stable_baselines3.common.preprocessing import is_image_space
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
-from tqdm import tqdm
 
-from sb3_barpo.adversary import PGD, Adversary, Ball, Draws, HeldLimits, LinfBall, Towards, bounds_of, layout_of
-from sb3_barpo.attacks.learned import LearnedAttack
+from sb3_barpo.adversary import Ball, HeldLimits, LinfBall, bounds_of
+from sb3_barpo.attacks.attack import Attack
+from sb3_barpo.attacks.imitation import demonstrate, imitate
+from sb3_barpo.attacks.learned import LearnedAttack, check_clean_env
 from sb3_barpo.attacks.memory import Memory, States
 from sb3_barpo.attacks.quick_ppo import QuickPPO
-from sb3_barpo.policies.evaluate import policy_output
+from sb3_barpo.attacks.victim import undisturbed
 from sb3_barpo.policies.spaces import by_key, by_parts, usual_policy
-from sb3_barpo.policies.views import evaluation_mode
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+#: Environment steps of a stage of a fit, after which it can be stored.
+STAGE = 50_000
 
 
 class RoleReversedVecEnv(VecEnvWrapper):
@@ -62,7 +70,7 @@ class RoleReversedVecEnv(VecEnvWrapper):
         perturbed = self.attack.respond(clean, th.as_tensor(actions, device=device), policy)
         self._limits.look(self._bounds, self._clean)
         seen = self.attack.shown(perturbed, self._clean, self._limits.hold(self._bounds), policy)
-        taken, self._state = self.attack.model.predict(seen, self._state, self._starts, deterministic=True)
+        taken, self._state = self.attack.model.predict(seen, self._state, self._starts, self.attack.deterministic)
         if self._memory is not None:
             self._memory.advance(seen)
         self.venv.step_async(taken)
@@ -88,11 +96,16 @@ class PolicyAttack(LearnedAttack):
         meets by chance the failures that a weak one would have to look for.
     :param ball: :class:`LinfBall` by default.
     :param seed: Seed of the adversary's training.
+    :param deterministic: Whether the victim takes its most likely action while the adversary learns.
     :param kwargs: Arguments of the algorithm.
     """
 
     #: The adversary; ``None`` before it is fitted.
     adversary_model: BaseAlgorithm | None = None
+    #: Steps of its first fit, in the first half of which a curriculum ends.
+    _horizon: int | None = None
+    #: Statistics of its discounted rewards.
+    _rewards: RunningMeanStd | None = None
 
     def __init__(
         self,
@@ -103,6 +116,7 @@ class PolicyAttack(LearnedAttack):
         curriculum: float = 1.0,
         ball: Ball | None = None,
         seed: int | None = None,
+        deterministic: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(model, epsilon)
@@ -119,6 +133,7 @@ class PolicyAttack(LearnedAttack):
         self.policy = usual_policy(self.observation_space) if policy is None else policy
         self.curriculum = curriculum
         self.seed_of_fit = seed
+        self.deterministic = deterministic
         self.kwargs = kwargs
 
     def _example(self) -> Any:
@@ -139,6 +154,47 @@ class PolicyAttack(LearnedAttack):
         :return: What the victim sees, of the same shapes.
         """
 
+    @abstractmethod
+    def action_for(self, observations: Any, perturbed: Any, policy: Any) -> th.Tensor:
+        """
+        :param observations: Clean observations, a tensor ``(B, *obs)`` or tensors by key.
+        :param perturbed: What another attack made of them.
+        :param policy: The victim's policy as it answers to the observations.
+        :return: The adversary's actions to which :meth:`respond` answers alike, shape ``(B, *action)``.
+        """
+
+    def imitate(self, other: Attack, venv: VecEnv, n_steps: int = 8192) -> "Self":
+        """
+        Begin with what another attack does: the adversary learns from its episodes to do the same, and what the victim
+        loses by it. :meth:`fit` continues from there.
+
+        :param other: Another attack on the same victim, ready.
+        :param venv: The victim's environments, as in :meth:`fit`.
+        :param n_steps: Steps of the other attack's episodes; they are not counted as this one's.
+        :return: The attack itself, still to be fitted.
+        :raises ValueError: if it has learned before.
+        :raises TypeError: if the adversary's algorithm has no actor and critic in one policy, as SB3's on-policy ones.
+        """
+        if self.adversary_model is not None:
+            raise ValueError(f"{type(self).__name__} has learned before, so it cannot begin by imitating {other!r}.")
+        check_clean_env(self.model, venv)
+        with undisturbed(self.model, venv):
+            self._seed_all(venv)
+            other.seed(self.seed_of_fit)
+            adversary = self.adversary_on(self.environments(venv))
+            if not isinstance(adversary.policy, ActorCriticPolicy):
+                raise TypeError(
+                    f"Only adversaries of SB3's on-policy algorithms can imitate, but this one is trained by "
+                    f"{self.algorithm.__name__}. Choose PPO."
+                )
+            self._seed_all(venv)
+            gamma = self.kwargs.get("gamma", 0.99)
+            shown, self._rewards = demonstrate(other, venv, n_steps, self.action_for, gamma, self.deterministic)
+            imitate(adversary.policy, shown)
+        adversary.env = adversary._vec_normalize_env = None
+        self.adversary_model = adversary
+        return self
+
     def _perturb(self, observations: Any, policy: Any) -> Any:
         assert self.adversary_model is not None
         actions, _ = self.adversary_model.predict(
@@ -146,33 +202,86 @@ class PolicyAttack(LearnedAttack):
         )
         return self.respond(observations, th.as_tensor(actions, device=self.model.device), policy)
 
-    def _fit(self, venv: VecEnv, total_timesteps: int, progress_bar: bool) -> None:
-        # One scale for all rewards, whatever the environment's: the value network learns little from large ones.
+    def _fit(self, venv: VecEnv, total_timesteps: int, tell: Callable[[float], object]) -> Iterator[int]:
+        end = self.n_fitted + total_timesteps
+        if self._horizon is None:
+            self._horizon = end
+        while self.n_fitted < end:
+            steps = min(STAGE - self.n_fitted % STAGE, end - self.n_fitted)
+            self._seed_all(venv)
+            self._learn(venv, self.n_fitted + steps, end, tell)
+            yield steps
+
+    def _learn(self, venv: VecEnv, until: int, end: int, tell: Callable[[float], object]) -> None:
+        """A stage: learn until so many steps are done, of those at the end of the fit."""
+        env = self.environments(venv)
+        adversary = self.adversary_on(env)
+        if not adversary.verbose and adversary.tensorboard_log is None:
+            adversary.set_logger(Logger(None, []))  # SB3's default makes a temporary folder, even for no logs
+        strength = self.epsilon
+        try:
+            # To SB3 it is one training up to the end of the fit, on which schedules of learning rates depend.
+            left = max(end - adversary.num_timesteps, 1)
+            adversary.learn(left, callback=_Stage(self, until, tell), reset_num_timesteps=False)
+        except _StageOver:
+            pass
+        finally:
+            self.epsilon = strength
+        adversary.env = adversary._vec_normalize_env = None  # the environments belong to the caller
+        self.adversary_model, self._rewards = adversary, env.ret_rms
+
+    def environments(self, venv: VecEnv) -> VecNormalize:
+        """
+        :param venv: The victim's environments.
+        :return: The adversary's. One scale for all rewards, whatever the environment's: the value network learns little
+            from large ones.
+        """
         env = VecNormalize(RoleReversedVecEnv(venv, self), norm_obs=False, gamma=self.kwargs.get("gamma", 0.99))
-        settings = {"seed": self.seed_of_fit, "device": self.model.device, **self.kwargs}
-        # The same, faster; in files and to whoever asks it is PPO.
-        algorithm = QuickPPO if self.algorithm is PPO else self.algorithm
-        adversary = algorithm(self.policy, env, **settings)
+        if self._rewards is not None:
+            env.ret_rms = self._rewards
+        return env
+
+    def adversary_on(self, env: VecEnv) -> BaseAlgorithm:
+        """
+        :param env: Environments of the adversary.
+        :return: The adversary on them, a new one if it has not learned anything yet.
+        :raises TypeError: if its policy keeps a memory.
+        :raises ValueError: if it learned on another number of environments.
+        """
+        adversary = self.adversary_model
+        if adversary is None:
+            settings = {"seed": self.seed_of_fit, "device": self.model.device, **self.kwargs}
+            adversary = quick(self.algorithm)(self.policy, env, **settings)
+        elif adversary.n_envs != env.num_envs:
+            raise ValueError(
+                f"{type(self).__name__} was fitted on {adversary.n_envs} environments, so it cannot continue on "
+                f"{env.num_envs}. Give it as many as before."
+            )
+        else:
+            adversary.set_env(env)
         if hasattr(adversary.policy, "lstm_actor"):
             raise TypeError(
                 f"{self.algorithm.__name__} keeps a memory between steps, which an attack cannot carry. Choose an "
                 "algorithm with a feed-forward policy, PPO for example."
             )
-        if not adversary.verbose and adversary.tensorboard_log is None:
-            adversary.set_logger(Logger(None, []))  # SB3's default makes a temporary folder, even for no logs
-        strength = self.epsilon
-        try:
-            with tqdm(total=total_timesteps, desc=self.name, unit="step", disable=not progress_bar) as bar:
-                adversary.learn(total_timesteps, callback=_Curriculum(self, total_timesteps, bar))
-        finally:
-            self.epsilon = strength
-        adversary.env = adversary._vec_normalize_env = None  # the environments belong to the caller
-        self.adversary_model = adversary
+        return adversary
+
+    def _state(self) -> dict[str, Any]:
+        rewards = self._rewards
+        told = None if rewards is None else [float(rewards.mean), float(rewards.var), float(rewards.count)]
+        return {"horizon": self._horizon, "rewards": told}
+
+    def _resume(self, state: dict[str, Any]) -> None:
+        self._horizon = state.get("horizon", self.n_fitted)
+        if state.get("rewards") is not None:
+            mean, var, count = state["rewards"]
+            self._rewards = RunningMeanStd()
+            self._rewards.mean, self._rewards.var, self._rewards.count = np.array(mean), np.array(var), count
 
     def _settings(self) -> dict[str, Any]:
         # The rest is in the adversary's own file.
         algorithm = f"{self.algorithm.__module__}.{self.algorithm.__qualname__}"
-        return {"algorithm": algorithm, "curriculum": self.curriculum}
+        return {"algorithm": algorithm, "curriculum": self.curriculum, "deterministic": self.deterministic}
 
     def _save_weights(self, file: io.BytesIO) -> None:
         assert self.adversary_model is not None
@@ -184,119 +293,41 @@ class PolicyAttack(LearnedAttack):
         if algorithm is None:
             raise ValueError(f"The attack was trained by {arguments['algorithm']}, which is not installed here.")
         attack = cls(**{**arguments, "algorithm": algorithm})
-        attack.adversary_model = attack.algorithm.load(weights, device=attack.model.device)
+        attack.adversary_model = quick(attack.algorithm).load(weights, device=attack.model.device)
         return attack
 
 
-class SARL(PolicyAttack):
-    """
-    The learned adversary of Zhang et al. (ICLR 2021), called SA-RL or optimal attack: an agent whose action is the
-    perturbation itself, in units of ε, clipped to the ball. It needs nothing of the victim but its actions, and is as
-    strong as its training.
-
-    The adversary acts deterministically when it attacks.
-
-    :param model: The victim.
-    :param epsilon: Strength.
-    :param algorithm: The adversary's algorithm, PPO by default.
-    :param policy: Its policy, by default the one that SB3 has for the victim's observations.
-    :param curriculum: Multiple of ε with which the fit begins; it falls to 1 in the first half. A strong adversary
-        meets by chance the failures that a weak one would have to look for.
-    :param ball: :class:`LinfBall` by default.
-    :param seed: Seed of its training.
-    :param kwargs: Arguments of the algorithm, ``learning_rate`` or ``ent_coef`` for example.
-    :raises TypeError: if the algorithm is none, or its policy keeps a memory.
-    """
-
-    name = "sarl"
-
-    def adversary_space(self) -> spaces.Box:
-        images = [part for part in by_parts(self.observation_space).values() if is_image_space(part)]
-        if images:
-            raise TypeError(
-                f"SA-RL's adversary would have to choose {math.prod(images[0].shape)} pixels by one action each, which "
-                "does not learn. Take PA-AD, whose director chooses a direction of the victim's actions."
-            )
-        return spaces.Box(-1.0, 1.0, layout_of(self._example(), self.ball).join(self._example()).shape[1:])
-
-    def respond(self, observations: Any, actions: th.Tensor, policy: Any) -> Any:
-        layout = layout_of(observations, self.ball)
-        return layout.add(observations, layout.ball.within(actions.float(), self.epsilon / layout.unit))
+def quick(algorithm: type[BaseAlgorithm]) -> type[BaseAlgorithm]:
+    """:return: The same, faster where it can be; in files and to whoever asks it is PPO."""
+    return QuickPPO if algorithm is PPO else algorithm
 
 
-class PAAD(PolicyAttack):
-    """
-    PA-AD (Sun et al., ICLR 2022): a director, trained like SA-RL's adversary, chooses in which direction the victim's
-    action shall move; an actor, which knows the victim's weights, finds the observation that moves it there, by one
-    step of gradient ascent to a corner of the ball. The director's space is that of the victim's actions, often much
-    smaller than that of its observations. For discrete actions it is that of their probabilities.
-
-    :param model: The victim.
-    :param epsilon: Strength.
-    :param algorithm: The director's algorithm, PPO by default.
-    :param policy: Its policy, by default the one that SB3 has for the victim's observations.
-    :param curriculum: Multiple of ε with which the fit begins; it falls to 1 in the first half. A strong adversary
-        meets by chance the failures that a weak one would have to look for.
-    :param actor_steps: Number of the actor's gradient steps.
-    :param ball: :class:`LinfBall` by default.
-    :param seed: Seed of the director's training, and of the actor's starts.
-    :param kwargs: Arguments of the algorithm.
-    :raises TypeError: if the algorithm is none, or its policy keeps a memory.
-    """
-
-    name = "paad"
-
-    def __init__(
-        self,
-        model: OnPolicyAlgorithm,
-        epsilon: float,
-        algorithm: type[BaseAlgorithm] = PPO,
-        policy: str | type[Any] | None = None,
-        curriculum: float = 1.0,
-        actor_steps: int = 1,
-        ball: Ball | None = None,
-        seed: int | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(model, epsilon, algorithm, policy, curriculum, ball, seed, **kwargs)
-        self.actor_steps = actor_steps
-        self._solver = PGD(actor_steps, start_radius=0.1)
-        self.seed(seed)
-
-    def seed(self, seed: int | None) -> None:
-        self._draws = Draws(seed)
-
-    def _settings(self) -> dict[str, Any]:
-        return {"actor_steps": self.actor_steps, **super()._settings()}
-
-    def adversary_space(self) -> spaces.Box:
-        # Only the direction matters; the bounds, which SB3 asks for, are so wide that they never clip one.
-        policy = self.victim(Memory.of(self.model, n_envs=1))
-        with evaluation_mode(self.model.policy), th.no_grad():
-            n_outputs = policy_output(policy, self._example()).shape[1]
-        return spaces.Box(-100.0, 100.0, (n_outputs,))
-
-    def respond(self, observations: Any, actions: th.Tensor, policy: Any) -> Any:
-        actor = Adversary(Towards(actions.float()), self._solver, self.reachable(observations), self._draws)
-        return actor.perturb(policy, observations, self.epsilon)
+class _StageOver(Exception):  # noqa: N818  # nothing is wrong
+    """Raised before a rollout begins: nothing has changed since the last update."""
 
 
-class _Curriculum(BaseCallback):
-    """Lets ε fall to its value in the first half of a fit, and moves the progress bar."""
+class _Stage(BaseCallback):
+    """Ends a stage, lets ε fall to its value in the first half of the first fit, and tells of the steps."""
 
-    def __init__(self, attack: PolicyAttack, total_timesteps: int, bar: "tqdm[Any]") -> None:
+    def __init__(self, attack: PolicyAttack, until: int, tell: Callable[[float], object]) -> None:
         super().__init__()
         self.attack = attack
         self.epsilon = attack.epsilon
-        self.total_timesteps = total_timesteps
-        self.bar = bar
+        self.until = until
+        self.tell = tell
+
+    def _on_training_start(self) -> None:
+        self.told = self.model.num_timesteps
 
     def _on_rollout_start(self) -> None:
-        passed = min(2 * self.num_timesteps / self.total_timesteps, 1.0)
+        if self.num_timesteps >= self.until:
+            raise _StageOver
+        passed = min(2 * self.num_timesteps / (self.attack._horizon or 1), 1.0)
         self.attack.epsilon = self.epsilon * (passed + (1 - passed) * self.attack.curriculum)
 
     def _on_step(self) -> bool:
         return True
 
     def _on_rollout_end(self) -> None:
-        self.bar.update(self.num_timesteps - self.bar.n)
+        self.tell(self.num_timesteps - self.told)
+        self.told = self.num_timesteps

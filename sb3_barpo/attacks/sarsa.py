@@ -1,21 +1,24 @@
 """Robust Sarsa: an attack by the victim's action value, and the same mixed with MAD."""
 
 import io
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch as th
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 from torch.nn.functional import smooth_l1_loss
-from tqdm import tqdm
 
 from sb3_barpo.adversary import KL, PGD, ActionValue, Adversary, Ball, QNetwork, Weighted
 from sb3_barpo.attacks.attack import GradientAttack
 from sb3_barpo.attacks.learned import LearnedAttack
 from sb3_barpo.attacks.memory import Memory
 from sb3_barpo.attacks.victim import sample_actions
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class Transitions(NamedTuple):
@@ -32,6 +35,17 @@ class Transitions(NamedTuple):
     rewards: th.Tensor
     continues: th.Tensor
     successors: th.Tensor
+
+
+@dataclass
+class _UnderWay:
+    """A fit between its epochs."""
+
+    data: Transitions
+    optimizer: th.optim.Adam
+    epoch: int  # the next one
+    n_steps: int
+    continued: bool  # whether Q was fitted before, so that the regulariser has its full radius
 
 
 class RobustSarsa(LearnedAttack, GradientAttack):
@@ -64,6 +78,7 @@ class RobustSarsa(LearnedAttack, GradientAttack):
     """
 
     name = "robust_sarsa"
+    _under_way: _UnderWay | None = None
 
     def __init__(
         self,
@@ -103,28 +118,64 @@ class RobustSarsa(LearnedAttack, GradientAttack):
         self.gamma = gamma
         self.n_steps = n_steps
 
-    def _fit(self, venv: VecEnv, total_timesteps: int, progress_bar: bool) -> None:
-        q = QNetwork(self.observation_space, self.model.action_space).to(self.model.device)
-        data = _collect(self.model, q, venv, total_timesteps, self.gamma)
-        self._train(q, data, progress_bar)
-        self.q.load_state_dict(q.state_dict())
+    @classmethod
+    def from_sarsa(cls, sarsa: "RobustSarsa", **settings: Any) -> "Self":
+        """
+        :param sarsa: A fitted Robust Sarsa; its Q is taken over.
+        :param settings: Further arguments of this class.
+        :return: The attack, ready.
+        :raises ValueError: if it is not fitted.
+        """
+        sarsa.check_fitted()
+        own = {**RobustSarsa._settings(sarsa), **settings}
+        attack = cls(sarsa.model, sarsa.epsilon, ball=sarsa.ball, seed=sarsa.seed_of_fit, **own)
+        attack.q.load_state_dict(sarsa.q.state_dict())
+        attack.origin = sarsa.origin
+        return attack
 
-    def _train(self, q: QNetwork, data: Transitions, progress_bar: bool) -> None:
-        optimizer = th.optim.Adam(q.parameters(), lr=self.learning_rate, eps=1e-5)
-        batches = list(self._batches(len(data.rewards)))
-        for i, rows in enumerate(tqdm(batches, self.name, unit="minibatch", disable=not progress_bar)):
-            done = i / len(batches)
+    def _fit(self, venv: VecEnv, total_timesteps: int, tell: Callable[[float], object]) -> Iterator[int]:
+        left = total_timesteps
+        while left > 0:
+            self._seed_all(venv)
+            if self._under_way is None:
+                self._begin(venv, left, tell)
+            steps = self._epoch(tell)
+            left -= steps
+            yield steps
+
+    def _begin(self, venv: VecEnv, total_timesteps: int, tell: Callable[[float], object]) -> None:
+        q = self.q
+        if self.origin is None:
+            q = QNetwork(self.observation_space, self.model.action_space).to(self.model.device)
+        # Half of the progress is to collect, the other half to learn.
+        data = _collect(self.model, q, venv, total_timesteps, self.gamma, lambda steps: tell(steps / 2))
+        self.q.load_state_dict(q.state_dict())
+        self._under_way = _UnderWay(data, self._adam(), 0, total_timesteps, self.origin is not None)
+
+    def _adam(self) -> th.optim.Adam:
+        return th.optim.Adam(self.q.parameters(), lr=self.learning_rate, eps=1e-5)
+
+    def _epoch(self, tell: Callable[[float], object]) -> int:
+        """One pass over the data. :return: For how many steps of the fit it stands."""
+        state = self._under_way
+        assert state is not None
+        data, optimizer = state.data, state.optimizer
+        batches = th.split(th.randperm(len(data.rewards), device=self.model.device), self.batch_size)
+        for i, rows in enumerate(batches):
+            done = (state.epoch + i / len(batches)) / self.n_epochs
             for group in optimizer.param_groups:
                 group["lr"] = self.learning_rate * min(3 * (1 - done), 1)
-            radius = self.sarsa_epsilon * min(max(3 * done - 1, 0), 1)
-            loss = self._loss(q, Transitions(*(column[rows] for column in data)), radius)
+            radius = self.sarsa_epsilon * (1.0 if state.continued else min(max(3 * done - 1, 0), 1))
+            loss = self._loss(self.q, Transitions(*(column[rows] for column in data)), radius)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-
-    def _batches(self, n_rows: int) -> Iterator[th.Tensor]:
-        for _ in range(self.n_epochs):
-            yield from th.split(th.randperm(n_rows, device=self.model.device), self.batch_size)
+            tell(state.n_steps / self.n_epochs / len(batches) / 2)
+        state.epoch += 1
+        before, after = ((state.epoch - back) * state.n_steps // self.n_epochs for back in (1, 0))
+        if state.epoch == self.n_epochs:
+            self._under_way = None
+        return after - before
 
     def _loss(self, q: QNetwork, batch: Transitions, radius: float) -> th.Tensor:
         values = q.net(batch.inputs).squeeze(1)
@@ -141,12 +192,24 @@ class RobustSarsa(LearnedAttack, GradientAttack):
         return {name: getattr(self, name) for name in names}
 
     def _save_weights(self, file: io.BytesIO) -> None:
-        th.save(self.q.state_dict(), file)
+        content: dict[str, Any] = {"q": self.q.state_dict()}
+        if (state := self._under_way) is not None:
+            content["under_way"] = {
+                "data": tuple(state.data),
+                "optimizer": state.optimizer.state_dict(),
+                "numbers": (state.epoch, state.n_steps, state.continued),
+            }
+        th.save(content, file)
 
     @classmethod
     def _restore(cls, arguments: dict[str, Any], weights: io.BytesIO) -> "RobustSarsa":
         attack = cls(**arguments)
-        attack.q.load_state_dict(th.load(weights, map_location=attack.model.device, weights_only=True))
+        content = th.load(weights, map_location=attack.model.device, weights_only=True)
+        attack.q.load_state_dict(content.get("q", content))  # files of version 0.1 have the weights alone
+        if stored := content.get("under_way"):
+            optimizer = attack._adam()
+            optimizer.load_state_dict(stored["optimizer"])
+            attack._under_way = _UnderWay(Transitions(*stored["data"]), optimizer, *stored["numbers"])
         return attack
 
 
@@ -174,21 +237,6 @@ class SarsaMAD(RobustSarsa):
         self.adversary = Adversary(objective, self.adversary.solver, self.ball)
         self.seed(self.seed_of_fit)
 
-    @classmethod
-    def from_sarsa(cls, sarsa: RobustSarsa, rho: float = 1e-3) -> "SarsaMAD":
-        """
-        :param sarsa: A fitted Robust Sarsa; its Q is shared.
-        :param rho: Share of MAD.
-        :return: The attack, ready.
-        :raises ValueError: if it is not fitted.
-        """
-        sarsa.check_fitted()
-        settings = RobustSarsa._settings(sarsa)
-        attack = cls(sarsa.model, sarsa.epsilon, rho, ball=sarsa.ball, seed=sarsa.seed_of_fit, **settings)
-        attack.q.load_state_dict(sarsa.q.state_dict())
-        attack.origin = sarsa.origin
-        return attack
-
     def _settings(self) -> dict[str, Any]:
         return {"rho": self.rho, **super()._settings()}
 
@@ -197,7 +245,14 @@ def _descent(objective: Any, n_steps: int, ball: Ball | None) -> Adversary:
     return Adversary(objective, PGD(n_steps, step_size=1 / max(n_steps, 1), start_radius=1 / max(n_steps, 1)), ball)
 
 
-def _collect(model: OnPolicyAlgorithm, q: QNetwork, venv: VecEnv, total_timesteps: int, gamma: float) -> Transitions:
+def _collect(
+    model: OnPolicyAlgorithm,
+    q: QNetwork,
+    venv: VecEnv,
+    total_timesteps: int,
+    gamma: float,
+    tell: Callable[[float], object] = lambda steps: None,
+) -> Transitions:
     """Episodes of the exploring victim. Successors are taken here, in the order of time, before the shuffling."""
     device = model.device
     observations = np.asarray(venv.reset())
@@ -228,6 +283,7 @@ def _collect(model: OnPolicyAlgorithm, q: QNetwork, venv: VecEnv, total_timestep
         returns = gamma * returns + rewards
         discounted.append(returns.copy())
         returns[dones] = 0
+        tell(venv.num_envs)
     data = Transitions(
         *(
             th.cat([th.as_tensor(part, device=device, dtype=th.float32) for part in column])

@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from sb3_barpo.attacks import PAAD, SARL, RobustSarsa, SarsaMAD
+from sb3_barpo.attacks import PAAD, SARL, RobustSarsa, SarsaMAD, WorstQ
 
 
 @dataclass(frozen=True)
@@ -95,28 +95,28 @@ def check_budget(budget: str | Budget) -> None:
 
 
 def _quick(task: str, robust_victim: bool, n_envs: int) -> Budget:
-    sarl, paad = [_adversary(n_envs, 6.0, **_COHERENT)], [_adversary(n_envs, 3.0)]
+    sarl, paad = [adversary(n_envs, 6.0, **COHERENT)], [adversary(n_envs, 3.0)]
     return _budget([_sarsa(0.05, 0.3), _sarsa(0.1, 1.0)], 100_000, sarl, paad, 10)
 
 
 def _standard(task: str, robust_victim: bool, n_envs: int) -> Budget:
     # Each setting works on agents on which the other fails.
     sarsa = [_sarsa(radius, weight) for radius, weight in itertools.product([0.05, 0.1, 0.2], [0.3, 1.0])]
-    sarl = [_adversary(n_envs, 6.0, **_COHERENT), _adversary(n_envs, 1.0, **_QUIET)]
-    paad = [_adversary(n_envs, 3.0), _adversary(n_envs, 6.0, **_FARSIGHTED)]
+    sarl = [adversary(n_envs, 6.0, **COHERENT), adversary(n_envs, 1.0, **QUIET)]
+    paad = [adversary(n_envs, 3.0), adversary(n_envs, 6.0, **FARSIGHTED)]
     return _budget(sarsa, 200_000, sarl, paad, 20)
 
 
 #: Exploration by gSDE, whose noise depends on the state and stays for some steps. Independent noise of each step and
 #: feature averages out before it harms the victim.
-_COHERENT = {"use_sde": True, "sde_sample_freq": 8, "policy_kwargs": {"log_std_init": -1.0}}
+COHERENT = {"use_sde": True, "sde_sample_freq": 8, "policy_kwargs": {"log_std_init": -1.0}}
 #: Little noise at first: the adversary starts from the victim's own failures, if it has any.
-_QUIET = {"policy_kwargs": {"log_std_init": -2.0}}
+QUIET = {"policy_kwargs": {"log_std_init": -2.0}}
 #: For victims that fail late.
-_FARSIGHTED = {"gamma": 0.999, "gae_lambda": 0.99}
+FARSIGHTED = {"gamma": 0.999, "gae_lambda": 0.99}
 
 
-def _adversary(n_envs: int, curriculum: float, **changes: Any) -> dict[str, Any]:
+def adversary(n_envs: int, curriculum: float, **changes: Any) -> dict[str, Any]:
     """
     Settings of an adversary that learns in few steps.
 
@@ -166,6 +166,7 @@ def _budget(
     members = {
         RobustSarsa.name: sarsa,
         SarsaMAD.name: [Member(SarsaMAD.name, 0, {"rho": rho}) for rho in _RHOS],
+        WorstQ.name: [Member(WorstQ.name, 0)],
         SARL.name: [Member(SARL.name, steps, settings) for settings in sarl],
         PAAD.name: [Member(PAAD.name, steps, settings) for settings in paad],
     }

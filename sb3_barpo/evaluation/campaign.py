@@ -15,12 +15,14 @@ from sb3_barpo.agents.pack import pack, unpack
 from sb3_barpo.attacks import ATTACKS, Attack, LearnedAttack, attack_names
 from sb3_barpo.attacks.victim import victim_digest
 from sb3_barpo.evaluation import RobustnessReport
+from sb3_barpo.evaluation.auto import find_auto
 from sb3_barpo.evaluation.judged import circumstances, describe, own_ball, own_epsilon, too_weak
+from sb3_barpo.evaluation.members import Victim
 from sb3_barpo.evaluation.pages import file_name, write_pages
 from sb3_barpo.evaluation.progress import Progress, Tell
-from sb3_barpo.evaluation.robustness import check_settings, learned_names, origin_of, run_trial
+from sb3_barpo.evaluation.robustness import check_settings, learned_names, origin_of, run_trial, wants_auto
 from sb3_barpo.evaluation.rows import COLUMNS, NATURAL, Origin
-from sb3_barpo.evaluation.search import Victim, find_attacks, members_tried
+from sb3_barpo.evaluation.search import find_attacks, members_tried
 from sb3_barpo.evaluation.settings import EvalConfig
 from sb3_barpo.evaluation.video import check_video
 from sb3_barpo.resume import read_record, write_record
@@ -53,10 +55,10 @@ def evaluate(
     and how they compare into ``attackers.csv``. Attackers that are stored there are reused.
 
     :param agents: The agents; their names must differ.
-    :param attacks: Names of attacks, or ``"all"``.
+    :param attacks: ``"auto"``, ``"standard"`` (or ``"all"``), or names of attacks.
     :param epsilon: Strengths, one or several. Learned attacks are fitted at the largest and used at all. By default the
         strength that the agents shall withstand, ε at the end of their training without the margin.
-    :param budget: How many attackers are fitted for each learned attack.
+    :param budget: How many attackers are fitted for each learned attack; ``"auto"`` needs none.
     :param output: Folder to write to, by default :func:`default_output`.
     :param n_jobs: Number of processes.
     :param n_eval_episodes: Episodes for each attack and strength.
@@ -106,34 +108,57 @@ def evaluate(
     )
     folders = [output / "attacks" / file_name(agent.name) for agent in agents]
     victims = [Victim(agent.model, agent.venv, folder, within) for agent, folder in zip(agents, folders, strict=True)]
-    learned = find_attacks(
-        victims, learned_names(listed), strengths[-1], budget, n_jobs, seed, deterministic, progress_bar
-    )
-    tasks: list[tuple[bytes, Origin, str | None, Path | None, float, Ball | None]] = []
-    for agent, folder, found in zip(agents, folders, learned, strict=True):
+    found = _search(victims, attacks, listed, strengths[-1], budget, n_jobs, seed, deterministic, progress_bar, judged)
+    listed = [name for name in listed if name in found[0] or not wants_auto(attacks)]
+    tasks: list[tuple[bytes, Origin, str | None, Path | None, Mapping[str, Any], float, Ball | None]] = []
+    for agent, folder, strongest in zip(agents, folders, found, strict=True):
         content, origin = pack(agent.model, agent.venv), origin_of(agent.model, agent.venv, agent.name)
-        tasks.append((content, origin, None, None, 0.0, None))
+        tasks.append((content, origin, None, None, {}, 0.0, None))
         for name in listed:
-            path = None
-            if name in found:
+            path, attack = None, strongest.get(name)
+            if isinstance(attack, LearnedAttack):
                 path = folder / f"{name}.zip"  # the strongest, under a plain name
-                found[name].save(path)
-            tasks += [(content, origin, name, path, strength, within) for strength in strengths]
+                attack.save(path)
+            own = {} if attack is None else attack.settings
+            tasks += [(content, origin, name, path, own, strength, within) for strength in strengths]
     rows: list[tuple[Any, ...]] = []
     n_episodes = len(tasks) * n_eval_episodes
     with Progress("attacks", len(tasks), n_episodes, "episode", progress_bar, n_jobs) as progress:
         waiting = (delayed(_trial)(*task, config, progress.tell) for task in tasks)
         for task, some in zip(tasks, Parallel(n_jobs, return_as="generator")(waiting), strict=True):
             rows += some
-            _, origin, attack, _, strength, _ = task
-            progress.finished(f"{attack or NATURAL} on {origin.agent}{f' at ε = {strength:g}' if attack else ''}")
+            _, origin, label, _, _, strength, _ = task
+            progress.finished(f"{label or NATURAL} on {origin.agent}{f' at ε = {strength:g}' if label else ''}")
     report = RobustnessReport(pd.DataFrame(rows, columns=COLUMNS), judged)
-    if any(learned):
+    if any(found):
         tried = {agent.name: members_tried(folder) for agent, folder in zip(agents, folders, strict=True)}
         pd.concat(tried, names=["agent", None]).reset_index("agent").to_csv(output / "attackers.csv", index=False)
-    worst = [_worst(report, agent, found, within) for agent, found in zip(agents, learned, strict=True)]
-    write_pages(report, agents, learned, worst, output, config, mixed_units, html, video)
+    worst = [_worst(report, agent, strongest, within) for agent, strongest in zip(agents, found, strict=True)]
+    write_pages(report, agents, found, worst, output, config, mixed_units, html, video)
     return report
+
+
+def _search(
+    victims: Sequence[Victim],
+    attacks: Sequence[str],
+    listed: Sequence[str],
+    epsilon: float,
+    budget: str,
+    n_jobs: int,
+    seed: int,
+    deterministic: bool,
+    progress_bar: bool,
+    judged: dict[str, Any],
+) -> list[dict[str, Attack]]:
+    """The strongest attacks on each victim, by name; what ``"auto"`` says of its search is added to what is judged."""
+    if not wants_auto(attacks):
+        names = learned_names(listed)
+        learned = find_attacks(victims, names, epsilon, budget, n_jobs, seed, deterministic, progress_bar)
+        return [dict(one) for one in learned]
+    found = find_auto(victims, epsilon, None, n_jobs, seed, deterministic, progress_bar)
+    for agent, one in zip(judged["agents"].values(), found, strict=True):
+        agent["auto"] = one.told
+    return [one.attacks for one in found]
 
 
 def default_output(names: Sequence[str]) -> Path:
@@ -206,6 +231,7 @@ def _trial(
     origin: Origin,
     name: str | None,
     path: Path | None,
+    settings: Mapping[str, Any],
     epsilon: float,
     ball: Ball | None,
     config: EvalConfig,
@@ -218,17 +244,15 @@ def _trial(
         attack = LearnedAttack.load(path, model).at(epsilon)
     elif name is not None:
         kind: Any = ATTACKS[name]
-        attack = kind(model, epsilon, ball=ball)
+        attack = kind(model, epsilon, ball=ball, **settings)
     rows = run_trial(origin, model, venv, attack, config, tell)
     tell(0)
     return rows
 
 
-def _worst(
-    report: RobustnessReport, agent: LoadedAgent, learned: Mapping[str, LearnedAttack], ball: Ball | None
-) -> Attack:
+def _worst(report: RobustnessReport, agent: LoadedAgent, found: Mapping[str, Attack], ball: Ball | None) -> Attack:
     """The most damaging attack on an agent at the largest ε."""
     name = str(report.summary()["worst_attack"][agent.name])
     kind: Any = ATTACKS[name]
-    attack: Attack = learned[name] if name in learned else kind(agent.model, report.epsilons[-1], ball=ball)
+    attack: Attack = found[name] if name in found else kind(agent.model, report.epsilons[-1], ball=ball)
     return attack

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from sb3_barpo.agents.load import LoadedAgent
 from sb3_barpo.attacks import Attack, LearnedAttack
-from sb3_barpo.evaluation import tables
+from sb3_barpo.evaluation import saturation, tables
 from sb3_barpo.evaluation.judged import lines
 from sb3_barpo.evaluation.plots import plot_trace
 from sb3_barpo.evaluation.report import RobustnessReport
@@ -30,7 +30,7 @@ def file_name(agent: str) -> str:
 def write_pages(
     report: RobustnessReport,
     agents: Sequence[LoadedAgent],
-    learned: Sequence[Mapping[str, LearnedAttack]],
+    found: Sequence[Mapping[str, Attack]],
     worst: Sequence[Attack],
     output: Path,
     config: EvalConfig,
@@ -43,7 +43,7 @@ def write_pages(
 
     :param report: The report.
     :param agents: The agents.
-    :param learned: The learned attacks on each, by name.
+    :param found: What was searched for each, by name.
     :param worst: The most damaging attack on each.
     :param output: Folder to write to.
     :param config: Which episodes were run.
@@ -60,6 +60,10 @@ def write_pages(
     if len(report.epsilons) > 1 and (mixed_units or len(report.units) == 1):
         report.plot_epsilon(output / "epsilon.png", mixed_units)
         pictures["epsilon.png"] = "Return against ε"
+    if (curves := saturation.curves(report.judged)) is not None:
+        saturation.picture(report.judged).savefig(output / "saturation.png")
+        pictures["saturation.png"] = "Worst case against the budget of the search"
+        curves.to_csv(output / "saturation.csv", index=False)
     for agent, attack in zip(agents, worst, strict=True):
         seed = _near_the_mean(report, agent.name, attack.name)
         every = frames_between(_longest(report, agent.name, attack.name)) if video else 0
@@ -75,7 +79,7 @@ def write_pages(
             fps = agent.venv.get_attr("metadata")[0].get("render_fps", 30) / every
             write_video(natural, attacked, (output / name).with_suffix(".mp4"), fps)
             videos.append(f"[{agent.name}, natural and attacked]({quote(name.removesuffix('.png'))}.mp4)")
-    blocks = _blocks(report, pictures, videos, agents, learned, mixed_units)
+    blocks = _blocks(report, pictures, videos, agents, found, mixed_units)
     (output / "report.md").write_text(_markdown(blocks), encoding="utf-8")
     if html:
         (output / "report.html").write_text(_page(blocks, output), encoding="utf-8")
@@ -94,10 +98,12 @@ def _blocks(
     pictures: Mapping[str, str],
     videos: Sequence[str],
     agents: Sequence[LoadedAgent],
-    learned: Sequence[Mapping[str, LearnedAttack]],
+    found: Sequence[Mapping[str, Attack]],
     mixed_units: bool,
 ) -> list[_Block]:
     blocks = [_Block("heading", "Under attack"), _Block("text", report.verdict())]
+    if searched := saturation.lines(report.judged):
+        blocks += [_Block("list", searched)]
     if tables.by_algorithm(report):
         blocks += [_Block("table", partial(tables.by_algorithm, report))]
         blocks += [_Block("text", tables.by_algorithm_legend(report))]
@@ -107,8 +113,8 @@ def _blocks(
     blocks += [_Block("table", partial(tables.returns, report)), _Block("text", tables.legend(report))]
     if len(report.units) > 1 and len(report.epsilons) > 1 and not mixed_units:
         blocks.append(_Block("text", _MIXED))
-    if found := _attackers(agents, learned):
-        blocks += [_Block("text", _LEARNED), _Block("list", found)]
+    if stored := _attackers(agents, found):
+        blocks += [_Block("text", _LEARNED), _Block("list", stored)]
     return [*blocks, _Block("heading", "What was judged"), _Block("list", lines(report.judged))]
 
 
@@ -177,12 +183,12 @@ _LEARNED = (
 )
 
 
-def _attackers(agents: Sequence[LoadedAgent], learned: Sequence[Mapping[str, LearnedAttack]]) -> list[str]:
+def _attackers(agents: Sequence[LoadedAgent], found: Sequence[Mapping[str, Attack]]) -> list[str]:
     """Which attackers were learned, and where they are stored."""
     return [
         f"`attacks/{file_name(agent.name)}/{name}.zip`: {attack.origin.total_timesteps} steps at ε = "
         f"{attack.origin.epsilon:g}"
-        for agent, found in zip(agents, learned, strict=True)
-        for name, attack in found.items()
-        if attack.origin is not None
+        for agent, attacks in zip(agents, found, strict=True)
+        for name, attack in attacks.items()
+        if isinstance(attack, LearnedAttack) and attack.origin is not None
     ]

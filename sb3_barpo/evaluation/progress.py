@@ -9,12 +9,10 @@ from threading import Thread
 from types import TracebackType
 from typing import Any
 
-from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
-from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 from tqdm import tqdm
 
 #: Takes a number of steps that are done; 0 when a unit is finished.
-Tell = Callable[[int], object]
+Tell = Callable[[float], object]
 
 
 class Progress:
@@ -81,49 +79,18 @@ class _Send:
 
     def __init__(self, queue: Any) -> None:
         self._queue = queue
-        self._held = 0
+        self._held = 0.0
         self._sent = 0.0
 
-    def __call__(self, steps: int) -> None:
+    def __call__(self, steps: float) -> None:
         self._held += steps
         if steps == 0 or time.monotonic() - self._sent > 0.3:
             self._queue.put(self._held)
-            self._held, self._sent = 0, time.monotonic()
+            self._held, self._sent = 0.0, time.monotonic()
 
 
-def _ignore(steps: int) -> None:
+def _ignore(steps: float) -> None:
     pass
-
-
-class _Counted(VecEnvWrapper):
-    """Environments that tell how many steps they make."""
-
-    def __init__(self, venv: VecEnv, tell: Tell) -> None:
-        super().__init__(venv)
-        self._tell = tell
-
-    def reset(self) -> Any:
-        return self.venv.reset()
-
-    def step_wait(self) -> VecEnvStepReturn:
-        self._tell(self.num_envs)
-        return self.venv.step_wait()
-
-
-def counted_steps(venv: VecEnv, tell: Tell) -> VecEnv:
-    """
-    :param venv: Environments.
-    :param tell: Takes the number of steps.
-    :return: The same environments, which tell of each step. The innermost layer counts, so that the order of the
-        others stays as it is.
-    """
-    layer = venv
-    while isinstance(layer, VecEnvWrapper) and isinstance(layer.venv, VecEnvWrapper):
-        layer = layer.venv
-    if not isinstance(layer, VecEnvWrapper):
-        return _Counted(venv, tell)
-    layer.venv = _Counted(layer.venv, tell)
-    return venv
 
 
 class _SendAt:
@@ -133,7 +100,7 @@ class _SendAt:
         self._queue = queue
         self._index = index
 
-    def __call__(self, steps: int) -> None:
+    def __call__(self, steps: float) -> None:
         self._queue.put((self._index, steps))
 
 

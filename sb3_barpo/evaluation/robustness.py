@@ -17,15 +17,17 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_no
 from tqdm import tqdm
 
 from sb3_barpo.adversary import Ball
-from sb3_barpo.attacks import ATTACKS, Attack, LearnedAttack, attack_names
+from sb3_barpo.attacks import ATTACKS, AUTO, Attack, LearnedAttack, attack_names
 from sb3_barpo.attacks.learned import check_clean_env
 from sb3_barpo.attacks.victim import undisturbed
+from sb3_barpo.evaluation.auto import AutoBudget, find_auto
 from sb3_barpo.evaluation.budgets import Budget, check_budget
 from sb3_barpo.evaluation.episodes import is_monitored, run_episodes
 from sb3_barpo.evaluation.judged import describe, env_of, own_ball, own_epsilon, too_weak, unit_of
+from sb3_barpo.evaluation.members import Victim
 from sb3_barpo.evaluation.report import RobustnessReport
 from sb3_barpo.evaluation.rows import COLUMNS, NATURAL, Origin, make_rows
-from sb3_barpo.evaluation.search import Victim, find_attacks
+from sb3_barpo.evaluation.search import find_attacks
 from sb3_barpo.evaluation.settings import EvalConfig
 
 #: The field's strength for Hopper-v5 (Zhang et al., NeurIPS 2020).
@@ -43,7 +45,7 @@ def evaluate_robustness(
     name: str | None = None,
     progress_bar: bool = False,
     warn: bool = True,
-    budget: str | Budget = "quick",
+    budget: str | Budget | AutoBudget = "quick",
     n_jobs: int = 1,
     folder: str | Path | None = None,
     ball: Ball | None = None,
@@ -63,8 +65,9 @@ def evaluate_robustness(
     :param model: The agent, any SB3 on-policy one, with or without a memory.
     :param env: Its environment or environments, wrapped as in training (in particular by ``VecNormalize`` with its
         statistics), but not by an attack. The statistics are not updated during the evaluation.
-    :param attacks: Names, ``"all"`` for the six of the field's tables, or :class:`Attack` objects, fitted if they are
-        learned. Objects keep their own ε.
+    :param attacks: ``"auto"`` for a search that needs no budget and says whether it is done
+        (:mod:`sb3_barpo.evaluation.auto`), ``"standard"`` or ``"all"`` for the six of the field's tables, names, or
+        :class:`Attack` objects, fitted if they are learned. Objects keep their own ε.
     :param epsilon: Strength of the named attacks, in units of what the policy sees; or several, for a
         curve over ε. Defaults to the strength that the agent shall withstand (its ε at the end of training, without the
         margin), and to 0.075 for agents that were not trained to be robust.
@@ -76,7 +79,8 @@ def evaluate_robustness(
     :param warn: Whether to warn about an environment without ``Monitor``, or without the normalisation that the
         model knows.
     :param budget: How many attackers are fitted for each learned attack: ``"quick"``, ``"standard"``, ``"paper"``, or
-        a :class:`sb3_barpo.evaluation.budgets.Budget`.
+        a :class:`sb3_barpo.evaluation.budgets.Budget`. ``"auto"`` takes none of these, but an
+        :class:`sb3_barpo.evaluation.auto.AutoBudget` for small problems.
     :param n_jobs: Number of processes of that search.
     :param folder: Where fitted attackers are stored and reused; ``None`` stores nothing.
     :param ball: The named attacks' ball, by default the agent's own, and :class:`sb3_barpo.adversary.LinfBall` for
@@ -99,17 +103,25 @@ def evaluate_robustness(
     venv = BaseAlgorithm._wrap_env(env)
     _check_env(model, venv, warn)
     listed, strengths = attack_names(attacks), _strengths(epsilon)
+    if wants_auto(attacks):
+        listed = list(dict.fromkeys(listed))
     strongest = max(given.epsilon if isinstance(given, Attack) else max(strengths) for given in listed)
     if warn and (weak := too_weak(model, venv, strongest, ball)):
         warnings.warn(weak, UserWarning, stacklevel=2)
     for given in listed:
         if isinstance(given, LearnedAttack):
             given.check_victim(model, venv)
-    learned = dict[str, LearnedAttack]()
-    if to_learn := learned_names(listed):
-        victim = Victim(model, venv, None if folder is None else Path(folder), ball)
-        (learned,) = find_attacks([victim], to_learn, max(strengths), budget, n_jobs, seed, deterministic, progress_bar)
-    trials: list[Attack | None] = [None, *_build(model, listed, strengths, learned, ball)]
+    found, told = dict[str, Attack](), dict[str, Any]()
+    victim = Victim(model, venv, None if folder is None else Path(folder), ball)
+    if wants_auto(attacks):
+        own = budget if isinstance(budget, AutoBudget) else None
+        ((found, told),) = find_auto([victim], max(strengths), own, n_jobs, seed, deterministic, progress_bar)
+        listed = [attack for attack in listed if attack in found or attack not in AUTO]
+    elif to_learn := learned_names(listed):
+        grid = "quick" if isinstance(budget, AutoBudget) else budget
+        (learned,) = find_attacks([victim], to_learn, max(strengths), grid, n_jobs, seed, deterministic, progress_bar)
+        found = dict(learned)
+    trials: list[Attack | None] = [None, *_build(model, listed, strengths, found, ball)]
     origin = origin_of(model, venv, name, algorithm)
     rows: list[tuple[Any, ...]] = []
     with tqdm(total=len(trials) * n_eval_episodes, unit="episode", disable=not progress_bar) as bar:
@@ -117,7 +129,7 @@ def evaluate_robustness(
             what = NATURAL if attack is None else f"{attack.name} at ε = {attack.epsilon:g}"
             bar.set_description(f"{origin.agent}, {what}")
             rows += run_trial(origin, model, venv, attack, config, bar.update)
-    judged = {"agents": {origin.agent: describe(model, venv, ball, None)}}
+    judged = {"agents": {origin.agent: {**describe(model, venv, ball, None), **({"auto": told} if told else {})}}}
     return RobustnessReport(pd.DataFrame(rows, columns=COLUMNS), judged)
 
 
@@ -155,7 +167,7 @@ def run_trial(
 def check_settings(
     attacks: str | Attack | Sequence[str | Attack],
     epsilon: float | Sequence[float],
-    budget: str | Budget = "quick",
+    budget: str | Budget | AutoBudget = "quick",
 ) -> None:
     """
     Check what can be checked without a model; see :func:`evaluate_robustness`.
@@ -174,11 +186,21 @@ def check_settings(
         raise ValueError("epsilon is an empty list: name at least one strength.")
     if len(set(strengths)) < len(strengths):
         raise ValueError(f"Each ε is evaluated once, but epsilon is {epsilon!r}: name each strength once.")
-    check_budget(budget)
+    if not isinstance(budget, AutoBudget):
+        check_budget(budget)
+    elif not wants_auto(attacks):
+        raise ValueError(
+            "An AutoBudget goes with attacks='auto'. Other attacks take 'quick', 'standard', 'paper' or a Budget."
+        )
     if learned_names(listed) and max(strengths) == 0:
         raise ValueError(
             f"{', '.join(learned_names(listed))} cannot be fitted at epsilon = 0. Name a larger one besides."
         )
+
+
+def wants_auto(attacks: str | Attack | Sequence[str | Attack]) -> bool:
+    """:return: Whether ``"auto"`` is asked for, alone or beside other attacks."""
+    return attacks == "auto" or (not isinstance(attacks, str | Attack) and "auto" in attacks)
 
 
 def learned_names(attacks: Sequence[str | Attack]) -> list[str]:
@@ -194,7 +216,7 @@ def _build(
     model: OnPolicyAlgorithm,
     attacks: Sequence[str | Attack],
     strengths: list[float],
-    learned: Mapping[str, LearnedAttack],
+    found: Mapping[str, Attack],
     ball: Ball | None,
 ) -> list[Attack]:
     """The attacks in the order given, each name at each strength."""
@@ -204,7 +226,7 @@ def _build(
             built.append(attack)
         else:
             kind: Any = ATTACKS[attack]
-            one = learned[attack] if attack in learned else kind(model, strengths[0], ball=ball)
+            one = found[attack] if attack in found else kind(model, strengths[0], ball=ball)
             built += [one.at(strength) for strength in strengths]
     keys = [(attack.name, attack.epsilon) for attack in built]
     doubled = sorted({key for key in keys if keys.count(key) > 1 or key[0] == NATURAL})

@@ -1,0 +1,267 @@
+"""
+``attacks="auto"``: a search without parameters that spends its budget where it pays, and says whether it is done.
+
+1. Attacks that learn nothing are tried, the pushes to every limit of the action among them.
+2. Two action values are learned, and attacks by them tried.
+3. A first round of adversaries learns: SA-RL and PA-AD in two ways each, and one of each that imitates the strongest
+   attack so far before it learns.
+4. Further rounds double the budget. Half of each continues the strongest adversaries; the other half begins new ones,
+   from the strongest attack so far, and longer than any before. The search ends where a doubling no longer pays.
+
+All is compared on episodes that no report uses, and each finished step is stored, see
+:mod:`sb3_barpo.evaluation.members`.
+"""
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sb3_barpo.adversary import limits_of
+from sb3_barpo.attacks import (
+    ATTACKS,
+    AUTO,
+    MAD,
+    PAAD,
+    SARL,
+    Attack,
+    Critic,
+    MaxKL,
+    PolicyAttack,
+    Push,
+    Random,
+    RobustSarsa,
+    WorstQ,
+)
+from sb3_barpo.checks import require, require_count
+from sb3_barpo.evaluation.budgets import COHERENT, FARSIGHTED, QUIET, Member, adversary
+from sb3_barpo.evaluation.members import Target, Task, Victim, load_member, mean_return, run_tasks
+from sb3_barpo.evaluation.rows import NATURAL
+from sb3_barpo.resume import read_record
+
+#: Settings of the adversaries that imitate: little noise, so that they do not lose at once what they took over.
+_IMITATORS: dict[str, dict[str, Any]] = {
+    SARL.name: QUIET,
+    PAAD.name: {"policy_kwargs": {"log_std_init": -1.5}, **FARSIGHTED},
+}
+
+
+@dataclass(frozen=True)
+class AutoBudget:
+    """
+    How far ``"auto"`` may go. There is nothing to tune; smaller numbers serve small problems.
+
+    :param steps: Environment steps of each fit in the first round.
+    :param rounds: Number of rounds in which adversaries learn, at most. Each doubles the budget.
+    :param n_episodes: Episodes by which attacks are compared, others than those of the report.
+    :param share: The search ends where a doubling lowers the worst case by less than this share of the damage done, or
+        by less than a fifth of this share of the natural return.
+    :raises ValueError: if a setting is out of range.
+    """
+
+    steps: int = 50_000
+    rounds: int = 4
+    n_episodes: int = 16
+    share: float = 0.05
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "rounds", "n_episodes"):
+            require_count(f"AutoBudget's {name}", getattr(self, name), "a search takes a whole number, at least 1")
+        require(0 < self.share < 1, "AutoBudget's share", self.share, "it must lie between 0 and 1")
+
+
+class Found(NamedTuple):
+    """
+    What a search has found on one victim.
+
+    :param attacks: The strongest of each kind, by name.
+    :param told: As JSON can hold it: ``saturated``, ``share``, ``n_episodes``, ``natural`` on the episodes that
+        compare, and ``curve``, a list of ``steps`` of learning so far, ``worst_case``, ``attack`` and ``seconds``.
+    """
+
+    attacks: dict[str, Attack]
+    told: dict[str, Any]
+
+
+def find_auto(
+    victims: Sequence[Victim],
+    epsilon: float,
+    budget: AutoBudget | None = None,
+    n_jobs: int = 1,
+    seed: int = 0,
+    deterministic: bool = True,
+    progress_bar: bool = False,
+) -> list[Found]:
+    """
+    Search for the strongest attacks on each victim; see the module.
+
+    :param victims: The agents to be attacked.
+    :param epsilon: The strength.
+    :param budget: How far to go at most.
+    :param n_jobs: Number of processes.
+    :param seed: Seed of the search, that of the report. Attackers learn from other seeds, and are compared on others
+        again.
+    :param deterministic: Whether the victim takes its most likely action.
+    :param progress_bar: Whether to show the progress.
+    :return: What was found on each.
+    :raises TypeError: if environments cannot be sent to other processes.
+    """
+    budget = AutoBudget() if budget is None else budget
+    with ExitStack() as stack:
+        hunts = []
+        for victim in victims:
+            folder = victim.folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="attacks-")))
+            target = Target.of(victim, folder, epsilon, seed, budget.n_episodes, deterministic)
+            hunts.append(_Hunt(victim, target, budget))
+        steps = [hunt.steps() for hunt in hunts]
+        # Step by step together, so that the processes have enough to do.
+        while waiting := [task for step in steps for task in next(step, [])]:
+            run_tasks(waiting, n_jobs, progress_bar)
+        return [hunt.found() for hunt in hunts]
+
+
+class _Hunt:
+    """The search on one victim."""
+
+    def __init__(self, victim: Victim, target: Target, budget: AutoBudget) -> None:
+        self.victim = victim
+        self.target = target
+        self.budget = budget
+        self.kinds = [name for name in AUTO if _can_attack(ATTACKS[name], victim, target.record["epsilon"])]
+        self.tried: list[Task] = []
+        self.curve: list[dict[str, Any]] = []
+        self.saturated = False
+        self.natural = target.task(Member(NATURAL, 0))
+
+    def steps(self) -> Iterator[list[Task]]:
+        """:return: Members to be fitted and tried, step by step; which come next depends on those before."""
+        limits = range(len(limits_of(self.victim.model.action_space)))
+        simple = [
+            Member(Random.name, 0),
+            Member(MAD.name, 0),
+            Member(MaxKL.name, 0),
+            Member(Critic.name, 0),
+            Member(Critic.name, 0, {"restarts": 2}),
+            *(Member(Push.name, 0, {"limit": limit}) for limit in limits),
+        ]
+        yield [self.natural, *self._try([self.target.task(member) for member in simple])]
+        self._mark()
+        if RobustSarsa.name in self.kinds:
+            settings = [{"sarsa_epsilon": 0.05, "regularization": 0.3}, {"sarsa_epsilon": 0.1, "regularization": 1.0}]
+            members = [Member(RobustSarsa.name, self.budget.steps, one) for one in settings]
+            values = self._try([self.target.task(member) for member in members])
+            yield values
+            yield self._try([self.target.task(Member(WorstQ.name, 0), task.path) for task in values])
+            self._mark()
+        for number in range(self.budget.rounds):
+            yield self._try(self._first_round() if number == 0 else self._round(number))
+            self._mark()
+            if number > 0 and self._is_saturated():
+                self.saturated = True
+                return
+
+    def _first_round(self) -> list[Task]:
+        n_envs, steps = self.victim.venv.num_envs, self.budget.steps
+        ways = {
+            SARL.name: [adversary(n_envs, 6.0, **COHERENT), adversary(n_envs, 1.0, **QUIET)],
+            PAAD.name: [adversary(n_envs, 3.0), adversary(n_envs, 6.0, **FARSIGHTED)],
+        }
+        fresh = [
+            self.target.task(Member(kind, steps, settings)) for kind in self._learners() for settings in ways[kind]
+        ]
+        return fresh + self._imitators(steps, 0)
+
+    def _round(self, number: int) -> list[Task]:
+        steps = self.budget.steps * 2 ** (number - 1)
+        adversaries = sorted((task for task in self.tried if task.member.attack in self._learners()), key=_strength)
+        continued = [self._continued(task, steps) for task in adversaries[:2]]
+        # Longer than any before, of the kind that does more.
+        n_envs, kind = self.victim.venv.num_envs, adversaries[0].member.attack
+        way = adversary(n_envs, 6.0, **(COHERENT if kind == SARL.name else FARSIGHTED))
+        longer = self.target.task(Member(kind, 2 * steps, way, number))
+        return [*continued, *self._imitators(steps, number), longer]
+
+    def _continued(self, task: Task, steps: int) -> Task:
+        member = task.member
+        longer = Member(member.attack, member.total_timesteps + steps, member.settings, member.seed)
+        return self.target.task(longer, task.path, "continues")
+
+    def _imitators(self, steps: int, number: int) -> list[Task]:
+        strongest = min(self.tried, key=_strength)
+        n_envs = self.victim.venv.num_envs
+        members = [Member(kind, steps, adversary(n_envs, 1.0, **_IMITATORS[kind]), number) for kind in self._learners()]
+        return [self.target.task(member, strongest.path, "imitates") for member in members]
+
+    def _learners(self) -> list[str]:
+        return [kind for kind in (SARL.name, PAAD.name) if kind in self.kinds]
+
+    def _try(self, tasks: list[Task]) -> list[Task]:
+        self.tried += tasks
+        return tasks
+
+    def _mark(self) -> None:
+        """Note what is reached."""
+        strongest = min(self.tried, key=_strength)
+        learned = 0
+        for task in self.tried:
+            continues = task.base is not None and task.record.get("how") == "continues"
+            before = read_record(task.base)["total_timesteps"] if task.base is not None and continues else 0
+            learned += task.member.total_timesteps - before
+        told = {
+            "steps": learned,
+            "worst_case": mean_return(strongest.path),
+            "attack": strongest.member.attack,
+            "seconds": round(sum(read_record(task.path)["seconds"] for task in [self.natural, *self.tried]), 1),
+        }
+        self.curve.append(told)
+
+    def _is_saturated(self) -> bool:
+        before, after = (point["worst_case"] for point in self.curve[-2:])
+        natural = mean_return(self.natural.path)
+        return is_saturated(natural, before, after, self.budget.share)
+
+    def found(self) -> Found:
+        """:return: The strongest of each kind, and what is to be told."""
+        best: dict[str, Task] = {}
+        for task in sorted(self.tried, key=_strength):
+            best.setdefault(task.member.attack, task)
+        model, ball = self.victim.model, self.victim.ball
+        attacks = {name: load_member(best[name].path, model, ball) for name in AUTO if name in best}
+        told = {
+            "saturated": self.saturated,
+            "share": self.budget.share,
+            "n_episodes": self.budget.n_episodes,
+            "natural": mean_return(self.natural.path),
+            "curve": self.curve,
+        }
+        return Found(attacks, told)
+
+
+def is_saturated(natural: float, before: float, after: float, share: float) -> bool:
+    """
+    :param natural: Mean return without an attack.
+    :param before: The worst case before the budget was doubled.
+    :param after: The worst case after it.
+    :param share: Share of the damage that a doubling has to gain.
+    :return: Whether it gained less than this share of the damage, or than a fifth of it of the natural return, which
+        is what episodes can tell at all.
+    """
+    return before - after < max(share * (natural - after), share / 5 * abs(natural))
+
+
+def _strength(task: Task) -> tuple[float, str]:
+    """Sorts the strongest first."""
+    return mean_return(task.path), task.path.name
+
+
+def _can_attack(kind: Any, victim: Victim, epsilon: float) -> bool:
+    """Whether an attack supports the victim's spaces."""
+    try:
+        attack = kind(victim.model, epsilon, ball=victim.ball)
+        if isinstance(attack, PolicyAttack):
+            attack.adversary_space()
+    except TypeError:
+        return False
+    return True
