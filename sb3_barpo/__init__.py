@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 from sb3_barpo.training.presets import ARPO, BARPO, CARPPO, RADIALPPO, SAPPO, ConvexSAPPO, WocaRPPO
 
 if TYPE_CHECKING:
+    from sb3_barpo.agents.pretrained import load_pretrained as load_pretrained
     from sb3_barpo.comparison import compare as compare
     from sb3_barpo.training.alternating import ATLA as ATLA
     from sb3_barpo.training.recurrent import RecurrentARPO as RecurrentARPO
@@ -26,6 +27,10 @@ def __getattr__(name: str) -> Any:
         from sb3_barpo.comparison import compare
 
         return compare
+    if name == "load_pretrained":
+        from sb3_barpo.agents.pretrained import load_pretrained
+
+        return load_pretrained
     if name == "ATLA":
         from sb3_barpo.training.alternating import ATLA
 

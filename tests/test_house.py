@@ -64,8 +64,8 @@ ROOMS: dict[str, set[str]] = {
         "expressions", "hyperparams", "resume", "seeds", "figures", "checks",
     },
     "comparison": {
-        "zoo", "experiment", "evaluation", "environments", "algorithms", "agents", "schedules", "hyperparams", "resume",
-        "seeds", "figures", "checks",
+        "zoo", "experiment", "evaluation", "environments", "algorithms", "agents", "attacks", "schedules",
+        "hyperparams", "resume", "seeds", "figures", "checks",
     },
     # needs none of the rest
     "lab": {"controllers", "schedules", "figures", "checks"},

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sb3_barpo.agents.find import WHICH, stem_of
 from sb3_barpo.agents.load import LoadedAgent, load_agent
+from sb3_barpo.agents.pretrained import load_pretrained
 from sb3_barpo.algorithms import ALGORITHMS
 from sb3_barpo.attacks import ATTACKS
 from sb3_barpo.evaluation.budgets import BUDGETS
@@ -25,7 +26,16 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "resume. Agents are pickled files: load only files that you trust.",
     )
     what = sub.add_argument_group("agents")
-    what.add_argument("agents", nargs="+", type=Path, help="files of agents, or their folders")
+    what.add_argument("agents", nargs="*", type=Path, help="files of agents, or their folders")
+    what.add_argument(
+        "--pretrained",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="pretrained agents of this package, such as barpo, on the environment --env",
+    )
+    what.add_argument("--pretrained-folder", type=Path, help="load pretrained agents from this folder instead")
+    what.add_argument("--hub", help="load them from this organisation on the Hugging Face Hub instead")
     what.add_argument("--env", help="environment id (default: read from the records beside the agents)")
     what.add_argument(
         "--which",
@@ -79,6 +89,9 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 def _evaluate(
     agents: list[Path],
+    pretrained: list[str],
+    pretrained_folder: Path | None,
+    hub: str | None,
     env: str | None,
     which: str | None,
     names: list[str] | None,
@@ -100,9 +113,15 @@ def _evaluate(
     mixed_units: bool,
     line: str,
 ) -> None:
-    if names is not None and len(names) != len(agents):
-        raise ValueError(f"--names needs one name for each of the {len(agents)} agents, but there are {len(names)}.")
+    n_agents = len(agents) + len(pretrained)
+    if not n_agents:
+        raise ValueError("There is no agent to evaluate: name files, or pretrained agents by --pretrained.")
+    if pretrained and env is None:
+        raise ValueError("On which environment are the pretrained agents? Name it by --env, such as Hopper-v5.")
+    if names is not None and len(names) != n_agents:
+        raise ValueError(f"--names needs one name for each of the {n_agents} agents, but there are {len(names)}.")
     loaded = [load_agent(path, env, n_envs, algo, vec_normalize, which, gym_packages) for path in agents]
+    loaded += [load_pretrained(name, str(env), pretrained_folder, hub, n_envs=n_envs) for name in pretrained]
     loaded = [replace(one, name=name) for one, name in zip(loaded, names or distinct_names(loaded), strict=True)]
     output = default_output([agent.name for agent in loaded]) if output is None else output
     report = evaluate(

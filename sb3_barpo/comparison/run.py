@@ -101,7 +101,7 @@ def compare(
     )
     output = Path(output)
     check_writable(output)
-    shelves = [_Shelf(task, output / task.folder, any_settings=report_only) for task in settings.tasks()]
+    shelves = [Shelf(task, output / task.folder, any_settings=report_only) for task in settings.tasks()]
     failed: list[str] = []
     if not report_only:
         write_record_in(output / "settings.json", settings.to_dict())
@@ -125,7 +125,7 @@ def write_record_in(path: Path, content: Any) -> None:
     write_record(path, content)
 
 
-class _Shelf:
+class Shelf:
     """
     Where a task's rows are stored: with each agent, and all together in ``rows.csv``, which is enough for a report.
 
@@ -218,7 +218,7 @@ def _labelled(report: RobustnessReport, label: str) -> RobustnessReport:
     return RobustnessReport(report.to_frame().assign(algorithm=label), report.judged)
 
 
-def _work(shelves: Sequence[_Shelf], n_jobs: int, progress_bar: bool) -> list[str]:
+def _work(shelves: Sequence[Shelf], n_jobs: int, progress_bar: bool) -> list[str]:
     """Train and attack what is missing. :return: What failed, in words."""
     jobs = [(shelf, agent) for shelf in shelves for agent in shelf.missing()]
     # By seeds, so that what is finished can be compared.
