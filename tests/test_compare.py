@@ -1,6 +1,7 @@
 """The command and function ``compare``, on agents that are trained for a moment."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -196,6 +197,19 @@ agents:
         experiment.attacked(Comparison(**from_file(file)).tasks()[0].agents[2], settings.tasks()[0].evaluation, root)
         is None
     )
+
+
+def test_attacks_that_not_all_agents_went_through(tmp_path: Path) -> None:
+    """As ``"auto"`` takes those that suit a victim."""
+    compare(["ppo", "barpo"], BRIEF, [0], **{**TINY, "attacks": ["random", "mad"]}, output=tmp_path)
+    rows = tmp_path / "Brief-v0" / "rows.csv"
+    lines = rows.read_text().splitlines(keepends=True)
+    rows.write_text("".join(line for line in lines if not ("ppo-seed0" in line and ",mad," in line)))
+    shutil.rmtree(tmp_path / "Brief-v0" / "agents")
+    report = compare(["ppo", "barpo"], BRIEF, [0], **{**TINY, "attacks": ["random", "mad"]}, output=tmp_path)
+    assert report.attacks == ["random"]
+    assert report.left_out == {BRIEF: ["mad"]}
+    assert "not every agent went through it: mad." in (tmp_path / "report.md").read_text()
 
 
 def test_one_agent_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:

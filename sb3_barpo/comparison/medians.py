@@ -130,7 +130,8 @@ class _Packed:
         tried = members_tried(stored) if stored.is_dir() else pd.DataFrame()
         if tried.empty:
             return []
-        tried = tried[tried["epsilon"] == self.report.epsilons[-1]]
+        learned = tried["file"].map(lambda file: (stored / str(file)).is_file())
+        tried = tried[learned & (tried["epsilon"] == self.report.epsilons[-1])]
         strongest = tried.loc[tried.groupby("attack")["mean_return"].idxmin()]
         strongest = strongest[strongest["attack"].isin(self.report.attacks)]
         (place / "attacks").mkdir()

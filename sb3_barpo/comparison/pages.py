@@ -76,6 +76,8 @@ def markdown(report: ComparisonReport) -> str:
             tables.by_seed(report, env),
             _episodes(one),
         ]
+        if env in report.left_out:
+            parts.append(f"**Left out**, since not every agent went through it: {', '.join(report.left_out[env])}.")
     parts.append("## What was compared")
     judged = {name: agent for one in report.reports.values() for name, agent in _named(one.judged["agents"], one.env)}
     parts.append("\n".join(f"- {line}" for line in lines({"agents": judged, **report.judged})))

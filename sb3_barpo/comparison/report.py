@@ -49,6 +49,8 @@ class ComparisonReport:
         self.reports = dict(reports)
         #: Who is not finished yet.
         self.missing = list(missing)
+        #: By environment, attacks that some agent did not go through. They are not part of the report.
+        self.left_out: dict[str, list[str]] = {}
         #: How it came about.
         self.judged = dict(judged or {})
         #: One row an agent: ``env``, ``epsilon``, ``algorithm``, ``train_seed``, ``agent``, ``natural``, the attacks,

@@ -6,6 +6,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch as th
 from joblib import Parallel, delayed
 from stable_baselines3.common.callbacks import BaseCallback
@@ -17,6 +18,7 @@ from sb3_barpo.comparison.settings import Comparison, Task
 from sb3_barpo.evaluation import RobustnessReport
 from sb3_barpo.evaluation.judged import circumstances
 from sb3_barpo.evaluation.progress import Progress, Tell
+from sb3_barpo.evaluation.rows import NATURAL
 from sb3_barpo.experiment import Agent, Evaluation, Trained, recorded
 from sb3_barpo.figures import display, number
 from sb3_barpo.resume import check_writable, read_record, replacing, write_record
@@ -113,6 +115,7 @@ def compare(
     missing = [f"{agent.label}, {agent.name} on {shelf.task.env}" for shelf in shelves for agent in shelf.missing()]
     labels = list(dict.fromkeys(label for shelf in shelves for label in shelf.task.labels))
     report = ComparisonReport(stored, labels, missing, circumstances(command))
+    report.left_out = {shelf.task.env: names for shelf in shelves if (names := shelf.left_out())}
     write_pages(report, output)
     if failed:
         raise FailedAgentsError(f"{len(failed)} of the agents failed; the report is without them. " + "\n".join(failed))
@@ -149,7 +152,12 @@ class Shelf:
     def report(self) -> RobustnessReport | None:
         """The report on those that are; ``None`` if none is."""
         found = [report for agent in self.task.agents if (report := self._one(agent)) is not None]
-        return RobustnessReport.merge(found) if found else None
+        return RobustnessReport.merge(_comparable(found)) if found else None
+
+    def left_out(self) -> list[str]:
+        """Attacks that not all agents went through."""
+        found = [report.attacks for agent in self.task.agents if (report := self._one(agent)) is not None]
+        return sorted({attack for one in found for attack in one if not all(attack in other for other in found)})
 
     def add(self) -> None:
         """Write the rows of all that is finished, and keep those of agents that this comparison does not name."""
@@ -158,11 +166,11 @@ class Shelf:
         records = {name: asdict(agent) for name, agent in mine.items()}
         judged = {name: one.judged["agents"].get(name, {}) for name, one in zip(mine, rows, strict=True)}
         for name, (record, report) in self._kept.items():
-            if name not in mine and self._comparable():
+            if name not in mine and self._is_comparable():
                 rows.append(report)
                 records[name], judged[name] = record, report.judged["agents"].get(name, {})
         with replacing(self._rows) as partial:
-            RobustnessReport.merge(rows).to_csv(partial)
+            pd.concat([one.to_frame() for one in rows]).to_csv(partial, index=False)
         evaluation = asdict(self._evaluation)
         write_record(self._record, {"evaluation": evaluation, "agents": records, "judged": judged})
 
@@ -177,15 +185,15 @@ class Shelf:
     def _evaluation(self) -> Evaluation:
         return self.task.evaluation.on(REPORT)
 
-    def _comparable(self) -> bool:
+    def _is_comparable(self) -> bool:
         record = read_record(self._record)
         return record is not None and recorded(Evaluation, record["evaluation"]) == self._evaluation
 
     def _read(self) -> dict[str, tuple[dict[str, Any], RobustnessReport]]:
         record = read_record(self._record)
-        if record is None or not (self._any or self._comparable()):
+        if record is None or not (self._any or self._is_comparable()):
             return {}
-        frame = RobustnessReport.from_csv(self._rows).to_frame()
+        frame = pd.read_csv(self._rows, dtype=str, keep_default_na=False)  # as reports read theirs
         return {
             str(name): (
                 record["agents"][name],
@@ -204,6 +212,16 @@ class Shelf:
                 return None
             self._found[agent.name] = _labelled(report, agent.label)
         return self._found[agent.name]
+
+
+def _comparable(reports: Sequence[RobustnessReport]) -> list[RobustnessReport]:
+    """The same reports without attacks that some lack: ``"auto"`` takes those that suit a victim."""
+    shared = {NATURAL}.union(set.intersection(*(set(one.attacks) for one in reports)))
+    frames = [one.to_frame() for one in reports]
+    return [
+        RobustnessReport(frame[frame["attack"].isin(shared)], one.judged)
+        for frame, one in zip(frames, reports, strict=True)
+    ]
 
 
 def _same(agent: Agent | Trained, other: Any) -> bool:
