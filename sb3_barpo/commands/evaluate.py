@@ -5,11 +5,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from sb3_barpo.adversary import Timing
 from sb3_barpo.agents.find import WHICH, stem_of
 from sb3_barpo.agents.load import LoadedAgent, load_agent
 from sb3_barpo.agents.pretrained import load_pretrained
 from sb3_barpo.algorithms import ALGORITHMS
 from sb3_barpo.attacks import ATTACKS
+from sb3_barpo.commands.limits import add_limits, index_of
+from sb3_barpo.evaluation.backends import BACKENDS
 from sb3_barpo.evaluation.budgets import BUDGETS
 from sb3_barpo.evaluation.campaign import BALLS, default_output, evaluate
 from sb3_barpo.evaluation.judged import lines
@@ -64,6 +67,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     how.add_argument(
         "--ball", choices=BALLS, help="ball of the attacks (default: the one the agents were trained with)"
     )
+    add_limits(how)
     how.add_argument(
         "--budget", default="standard", help=f"effort for learned attacks: {', '.join(BUDGETS)} (default: standard)"
     )
@@ -72,6 +76,13 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     how.add_argument("--n-envs", type=int, default=8, help="number of parallel environments (default: 8)")
     how.add_argument("--stochastic", action="store_true", help="sample the agents' actions")
     how.add_argument("--jobs", type=int, default=1, help="number of processes (default: 1)")
+    how.add_argument(
+        "--backend",
+        choices=BACKENDS,
+        default="loky",
+        help="where processes run: loky, this machine (default); dask or ray, the cluster that "
+        "DASK_SCHEDULER_ADDRESS or RAY_ADDRESS names, whose machines see the output folder",
+    )
     written = sub.add_argument_group("report")
     written.add_argument("--output", type=Path, help="folder to write to (default: evaluation-<agent>-<date>)")
     written.add_argument("--html", action="store_true", help="write report.html too, one page with all pictures")
@@ -101,12 +112,18 @@ def _evaluate(
     attacks: list[str],
     epsilon: list[float] | None,
     ball: str | None,
+    features: list[str],
+    rate_limit: float | None,
+    every: int,
+    moments: int | None,
+    trigger: float,
     budget: str,
     episodes: int,
     seed: int,
     n_envs: int,
     stochastic: bool,
     jobs: int,
+    backend: str,
     output: Path | None,
     html: bool,
     video: bool,
@@ -135,6 +152,9 @@ def _evaluate(
         seed,
         not stochastic,
         ball=ball,
+        features=[index_of(name, loaded[0]) for name in features],
+        timing=Timing(rate_limit, every, moments, trigger),
+        backend=backend,
         mixed_units=mixed_units,
         html=html,
         video=video,

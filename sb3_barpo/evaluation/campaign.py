@@ -7,15 +7,16 @@ from typing import Any
 
 import pandas as pd
 import torch as th
-from joblib import Parallel, delayed
+from joblib import delayed
 
-from sb3_barpo.adversary import Ball, L2Ball, LinfBall
+from sb3_barpo.adversary import Ball, L2Ball, LinfBall, Timing
 from sb3_barpo.agents.load import LoadedAgent
 from sb3_barpo.agents.pack import pack, unpack
 from sb3_barpo.attacks import ATTACKS, Attack, LearnedAttack, attack_names
 from sb3_barpo.attacks.victim import victim_digest
 from sb3_barpo.evaluation import RobustnessReport
 from sb3_barpo.evaluation.auto import find_auto
+from sb3_barpo.evaluation.backends import in_parallel, use_backend
 from sb3_barpo.evaluation.judged import circumstances, describe, own_ball, own_epsilon, too_weak
 from sb3_barpo.evaluation.members import Victim
 from sb3_barpo.evaluation.pages import file_name, write_pages
@@ -44,6 +45,9 @@ def evaluate(
     deterministic: bool = True,
     progress_bar: bool = True,
     ball: str | None = None,
+    features: Sequence[int] = (),
+    timing: Timing | None = None,
+    backend: str = "loky",
     mixed_units: bool = False,
     html: bool = False,
     video: bool = False,
@@ -66,6 +70,9 @@ def evaluate(
     :param deterministic: Whether the agents take their most likely action.
     :param progress_bar: Whether to show the progress.
     :param ball: ``"linf"`` or ``"l2"``, by default the ball that the agents were trained with.
+    :param features: Indices of the features that attacks may move; all by default.
+    :param timing: Limits of the attacks over the steps of an episode; none by default.
+    :param backend: Where the processes run, see :func:`sb3_barpo.evaluation.backends.use_backend`.
     :param mixed_units: Whether to draw agents whose ε are in different units on one axis.
     :param html: Whether to write ``report.html`` too, one page with all pictures in it.
     :param video: Whether to write ``episode-<agent>.mp4`` too: the natural and the most damaging attacked episode.
@@ -82,7 +89,7 @@ def evaluate(
     if len(set(names)) < len(names):
         raise ValueError(f"Each agent needs a name of its own, but they are called {', '.join(names)}. Give names.")
     strengths = _strengths(agents, epsilon)
-    within = _ball(agents, ball)
+    within = _restricted(_ball(agents, ball), agents, features, timing)
     check_settings(attacks, strengths, budget)
     config = EvalConfig(n_eval_episodes, seed, deterministic)
     listed = [str(name) for name in dict.fromkeys(attack_names(attacks))]
@@ -108,7 +115,10 @@ def evaluate(
     )
     folders = [output / "attacks" / file_name(agent.name) for agent in agents]
     victims = [Victim(agent.model, agent.venv, folder, within) for agent, folder in zip(agents, folders, strict=True)]
-    found = _search(victims, attacks, listed, strengths[-1], budget, n_jobs, seed, deterministic, progress_bar, judged)
+    with use_backend(backend):
+        found = _search(
+            victims, attacks, listed, strengths[-1], budget, n_jobs, seed, deterministic, progress_bar, judged
+        )
     listed = [name for name in listed if name in found[0] or not wants_auto(attacks)]
     tasks: list[tuple[bytes, Origin, str | None, Path | None, Mapping[str, Any], float, Ball | None]] = []
     for agent, folder, strongest in zip(agents, folders, found, strict=True):
@@ -123,9 +133,9 @@ def evaluate(
             tasks += [(content, origin, name, path, own, strength, within) for strength in strengths]
     rows: list[tuple[Any, ...]] = []
     n_episodes = len(tasks) * n_eval_episodes
-    with Progress("attacks", len(tasks), n_episodes, "episode", progress_bar, n_jobs) as progress:
+    with use_backend(backend), Progress("attacks", len(tasks), n_episodes, "episode", progress_bar, n_jobs) as progress:
         waiting = (delayed(_trial)(*task, config, progress.tell) for task in tasks)
-        for task, some in zip(tasks, Parallel(n_jobs, return_as="generator")(waiting), strict=True):
+        for task, some in zip(tasks, in_parallel(waiting, n_jobs), strict=True):
             rows += some
             _, origin, label, _, _, strength, _ = task
             progress.finished(f"{label or NATURAL} on {origin.agent}{f' at ε = {strength:g}' if label else ''}")
@@ -198,6 +208,22 @@ def _ball(agents: Sequence[LoadedAgent], ball: str | None) -> Ball | None:
             f"them one by one, or name a ball: {', '.join(BALLS)}."
         )
     return next(iter(own.values()), None)
+
+
+def _restricted(
+    ball: Ball | None, agents: Sequence[LoadedAgent], features: Sequence[int], timing: Timing | None
+) -> Ball | None:
+    """The ball with the limits that were named, ``None`` for the default one."""
+    if features:
+        spaces = {str(agent.model.observation_space): agent.model.observation_space for agent in agents}
+        if len(spaces) > 1:
+            raise ValueError(
+                f"The agents' observations differ ({', '.join(spaces)}), so the features {list(features)} are not the "
+                "same. Evaluate them one by one."
+            )
+        (space,) = spaces.values()
+        ball = (ball or LinfBall()).only(features, space)  # type: ignore[arg-type]  # `only` refuses others
+    return ball if timing is None or timing == Timing() else (ball or LinfBall()).timed(timing)
 
 
 def _described(agent: LoadedAgent, ball: Ball | None, epsilon: float) -> dict[str, Any]:

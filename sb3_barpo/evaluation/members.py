@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch as th
-from joblib import Parallel, delayed
+from joblib import delayed
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
@@ -28,6 +28,7 @@ from sb3_barpo.attacks import ATTACKS, Attack, LearnedAttack, PolicyAttack, Robu
 from sb3_barpo.attacks.learned import steps_of
 from sb3_barpo.attacks.two_rates import TwoRatesPolicy
 from sb3_barpo.attacks.victim import normalizer_digest, undisturbed, victim_digest
+from sb3_barpo.evaluation.backends import in_parallel
 from sb3_barpo.evaluation.budgets import Member
 from sb3_barpo.evaluation.episodes import run_episodes
 from sb3_barpo.evaluation.judged import env_of
@@ -167,7 +168,7 @@ def run_tasks(tasks: Sequence[Task], n_jobs: int, progress_bar: bool) -> None:
     try:
         with Progress("attackers", len(waiting), steps, "step", progress_bar, n_jobs) as progress:
             fits = (delayed(fit)(task, progress.tell) for task in waiting)
-            for label in Parallel(n_jobs, return_as="generator_unordered")(fits):
+            for label in in_parallel(fits, n_jobs, ordered=False):
                 progress.finished(label)
     except KeyboardInterrupt as interruption:
         raise KeyboardInterrupt(stored(tasks)) from interruption

@@ -11,6 +11,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from sb3_barpo.evaluation.backends import is_remote
+
 #: Takes a number of steps that are done; 0 when a unit is finished.
 Tell = Callable[[float], object]
 
@@ -18,7 +20,7 @@ Tell = Callable[[float], object]
 class Progress:
     """
     A context manager. In a terminal it shows one bar over all steps, with the time to go; otherwise one line for each
-    finished unit. :attr:`tell` may be sent to other processes.
+    finished unit. :attr:`tell` may be sent to other processes. Those of a cluster tell nothing in between.
 
     :param what: What the units are called.
     :param n_units: Number of units.
@@ -37,12 +39,13 @@ class Progress:
         self._done = 0
         self._lines = show and not sys.stderr.isatty()
         self._bar = tqdm(total=n_steps, unit=unit, unit_scale=True, disable=not show or self._lines or not n_units)
-        self._manager = Manager() if n_jobs != 1 and not self._bar.disable else None
+        self._silent = self._bar.disable or is_remote()
+        self._manager = Manager() if n_jobs != 1 and not self._silent else None
 
     def __enter__(self) -> "Progress":
         self._describe()
         if self._manager is None:
-            self.tell = _ignore if self._bar.disable else self._bar.update
+            self.tell = _ignore if self._silent else self._bar.update
         else:
             self._queue: Any = self._manager.Queue()
             self.tell = _Send(self._queue)
