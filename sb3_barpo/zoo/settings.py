@@ -8,6 +8,7 @@ from typing import Any
 
 from sb3_barpo.algorithms import OURS, algorithm
 from sb3_barpo.schedules import as_schedule
+from sb3_barpo.sensors import as_sensors
 
 #: Keys of an entry that the Zoo itself takes. All others are arguments of the algorithm.
 _ZOO_KEYS = {"callback", "env_kwargs", "env_wrapper", "frame_stack", "monitor_kwargs", "n_envs", "n_timesteps"}
@@ -23,8 +24,9 @@ def check_settings(algo: str, settings: Mapping[str, Any]) -> None:
     :param algo: One of :data:`ALGORITHMS`.
     :param settings: The entry.
     :raises ValueError: for a key that neither the Zoo nor the algorithm knows, a number written as text, or an invalid
-        schedule.
-    :raises TypeError: for a strength that is neither a number nor a schedule.
+        schedule or spec sheet.
+    :raises TypeError: for a strength that is neither a number nor a schedule, or a sheet that is none.
+    :raises OSError: if the file of a sheet cannot be read.
     """
     known = _ZOO_KEYS | _arguments(algo)
     for key, value in settings.items():
@@ -48,6 +50,8 @@ def check_settings(algo: str, settings: Mapping[str, Any]) -> None:
     for key in ("epsilon", *algorithm(algo).defence.loss.schedules()):  # type: ignore[attr-defined]  # one of ours
         if settings.get(key) is not None:
             as_schedule(settings[key])
+    if settings.get("sensors") is not None:
+        as_sensors(settings["sensors"])
 
 
 @functools.cache
