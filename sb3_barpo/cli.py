@@ -106,6 +106,9 @@ def _add_tune(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     what.add_argument("--env", required=True, help="id of a Gymnasium environment")
     what.add_argument("--gym-packages", nargs="+", help="modules to import, which register environments")
     what.add_argument("--epsilon", type=float, help="strength to be robust against; default: the entry's")
+    what.add_argument(
+        "--sensors", metavar="FILE", help="spec sheet of the sensors; the strength is then a share of it, 1 by default"
+    )
     what.add_argument("--steps", type=int, help="environment steps of a trial; default: the entry's")
     what.add_argument("--n-envs", type=int, help="environments of a trial; default: the entry's")
     what.add_argument("--seed", type=int, default=0, help="trial n is trained with this seed + n")
@@ -150,7 +153,7 @@ def _add_tune(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
 def _tune(**args: Any) -> None:
     from sb3_barpo import tuning
 
-    kwargs = dict(args["hyperparams"])
+    kwargs = dict(args["hyperparams"]) | ({} if args["sensors"] is None else {"sensors": args["sensors"]})
     given = {"steps": args["steps"], "n_envs": args["n_envs"], "seed": args["seed"], "kwargs": kwargs}
     given["gym_packages"] = args["gym_packages"]
     agent, usual = tuning.task(args["algo"], args["env"], **given)

@@ -32,7 +32,7 @@ def stored(folder: Path, kind: type[Any] = PPO, normalised: bool = False, name: 
     layer = VecNormalize(venv)
     layer.reset()
     folder.mkdir(parents=True, exist_ok=True)
-    model = kind("MlpPolicy", layer if normalised else venv, **TINY, **settings)
+    model = kind("MlpPolicy", layer if normalised else venv, **{**TINY, **settings})
     model.save(folder / name)
     (folder / "agent.json").write_text(json.dumps({"env": BRIEF, "normalize": normalised}))
     if normalised:

@@ -56,12 +56,12 @@ ROOMS: dict[str, set[str]] = {
     },
     "testing": {"attacks", "losses", "certify", "adversary", "policies"},
     "zoo": {
-        "experiment", "environments", "algorithms", "agents", "schedules", "expressions", "hyperparams", "resume",
-        "checks",
+        "experiment", "sensors", "environments", "algorithms", "agents", "schedules", "expressions", "hyperparams",
+        "resume", "checks",
     },
     "tuning": {
-        "zoo", "experiment", "evaluation", "environments", "algorithms", "agents", "attacks", "adversary", "schedules",
-        "expressions", "hyperparams", "resume", "seeds", "figures", "checks",
+        "zoo", "experiment", "evaluation", "sensors", "environments", "algorithms", "agents", "attacks", "adversary",
+        "schedules", "expressions", "hyperparams", "resume", "seeds", "figures", "checks",
     },
     "comparison": {
         "zoo", "experiment", "evaluation", "environments", "algorithms", "agents", "attacks", "schedules",

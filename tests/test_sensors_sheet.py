@@ -27,7 +27,6 @@ def test_names_indices_and_slices() -> None:
 def test_text_of_an_index_is_an_index() -> None:
     """JSON knows no numbers as keys."""
     assert Sensors({"3": Sensor(), "-1": Sensor()}) == Sensors({3: Sensor(), -1: Sensor()})
-    assert lie(Sensors({"3": Sensor()}, ("0", "1", "3", "2", "4", "5")), SPACE) == [("", [2])]  # it is a name here
     with pytest.raises(ValueError, match=r"Each feature has one sensor, but some are named twice: \['0', 0\]"):
         Sensors({"0": Sensor(), 0: Sensor()})
 
@@ -81,16 +80,36 @@ def test_names_are_where_mujoco_has_them() -> None:
         "Ant-v5": {"hip_4": "back_right_hip_angle", "ankle_1": "front_left_ankle_angle"},
         "InvertedPendulum-v5": {"hinge": "pole_angle"},
         "Swimmer-v5": {"motor2_rot": "second_rotor_angle"},
+        "Pusher-v5": {"r_wrist_roll_joint": "wrist_roll_angle", "r_elbow_flex_joint": "elbow_flex_angle"},
+        "Humanoid-v5": {
+            "abdomen_x": "abdomen_x_angle",
+            "left_knee": "left_knee_angle",
+            "left_elbow": "left_elbow_angle",
+        },
     }
     for env_id, named in joints.items():
         env = gym.make(env_id)
-        model, skipped = env.unwrapped.model, env.unwrapped.observation_structure.get("skipped_qpos", 0)
+        model = env.unwrapped.model
+        skipped = getattr(env.unwrapped, "observation_structure", {}).get("skipped_qpos", 0)
         for joint, feature in named.items():
             name = FEATURES[env_id]
             assert name.index(feature) == model.joint(joint).qposadr[0] - skipped
             velocity = name.index(f"{feature}_velocity")
-            assert velocity == model.nq - skipped + model.joint(joint).dofadr[0]
+            n_positions = model.nq - skipped if env_id != "Pusher-v5" else 7  # the arm's alone
+            assert velocity == n_positions + model.joint(joint).dofadr[0]
         env.close()
+
+
+def test_names_of_bodies_are_where_mujoco_has_them() -> None:
+    """Humanoid's 13 bodies, without the world, after 22 positions and 23 velocities."""
+    pytest.importorskip("mujoco")
+    model, names = gym.make("Humanoid-v5").unwrapped.model, FEATURES["Humanoid-v5"]
+    for name, body in (("torso", "torso"), ("lower_waist", "lwaist"), ("left_foot", "left_foot")):
+        place = model.body(body).id - 1
+        assert names.index(f"{name}_inertia_3") == 45 + 10 * place + 3
+        assert names.index(f"{name}_velocity_y") == 45 + 130 + 6 * place + 4
+        assert names.index(f"{name}_force_x") == 45 + 130 + 78 + 17 + 6 * place + 3
+    assert names.index("left_elbow_torque") == 45 + 130 + 78 + model.joint("left_elbow").dofadr[0] - 6
 
 
 def test_file_round_trip(tmp_path: Path) -> None:
@@ -159,6 +178,7 @@ def test_sensor_refuses(settings: dict, error: type[Exception], message: str) ->
         ({0: {"bound": 1}}, (), TypeError, r"under 0 must be a Sensor"),
         ({0: Sensor()}, "Hopper-v2", ValueError, r"no names of features for 'Hopper-v2'. Known are Hopper-v5"),
         ({0: Sensor()}, ("a", "a"), ValueError, r"must be different strings"),
+        ({0: Sensor()}, ("a", "1"), ValueError, r"must be different strings, and no numbers, but they are"),
     ],
 )
 def test_sheet_refuses(sensors: dict, features: object, error: type[Exception], message: str) -> None:

@@ -5,26 +5,22 @@ from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
-import pandas as pd
 import pytest
 from gymnasium import spaces
 from stable_baselines3 import PPO
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+from stable_baselines3.common.vec_env import DummyVecEnv, VecCheckNan, VecNormalize, VecTransposeImage
 from tracking import HORIZON, Tracking, normalized, tracker, tracking
 from victims import Replay, linear_victim
 
 from sb3_barpo.attacks import AttackObservation, UnderAttack, VecAttackObservation
-from sb3_barpo.evaluation import SensorRanking, rank_sensors
 from sb3_barpo.sensors import (
     Sensor,
     SensorFaults,
     SensorNoise,
     Sensors,
     VecSensorFaults,
-    ball,
-    refresh,
 )
 
 FULL = Sensor(1, 0.1, 0.5, 0.2, 0.3, 5, 2, 0.1, 0.05, -1, 0.01, -9, 9)
@@ -104,9 +100,73 @@ def test_dict_observations() -> None:
     assert [step["goal"][0].tolist() for step in seen] == [[0, 0], [1, 1], [2, 2]]
 
 
-def test_sensors_go_inside_the_normalisation() -> None:
-    with pytest.raises(ValueError, match=r"normalised already. Put the sensors inside: VecNormalize\("):
-        VecSensorFaults(normalized(), SHEET)
+def test_sensors_need_raw_observations() -> None:
+    with pytest.raises(ValueError, match=r"which VecCheckNan hides: these are normalised already"):
+        VecSensorFaults(VecCheckNan(normalized()), SHEET)
+
+
+def test_around_the_normalisation_its_statistics_are_those_of_the_truth() -> None:
+    """The same readings as inside, normalised by the true observations' statistics as they move."""
+    inside = rollout(VecSensorFaults(make_vec_env(Tracking, 3), SHEET))[0]
+    truth, around = VecNormalize(make_vec_env(Tracking, 3)), VecNormalize(make_vec_env(Tracking, 3))
+    sensed = VecSensorFaults(around, SHEET)
+    seen: list[np.ndarray] = []
+    for venv in (truth, sensed):
+        venv.seed(5)
+        venv.reset()
+    for read in inside[1:]:
+        truth.step(np.zeros((3, 2)))
+        observations, _, dones, infos = sensed.step(np.zeros((3, 2)))
+        np.testing.assert_array_equal(around.obs_rms.mean, truth.obs_rms.mean)
+        np.testing.assert_array_equal(observations, around.normalize_obs(read))
+        seen += [infos[i]["terminal_observation"] for i in np.flatnonzero(dones)]
+    assert len(seen) == 6
+
+
+def test_around_the_normalisation_last_observations_pass_the_sensors_too() -> None:
+    sheet = Sensors({":": Sensor(delay=1)})
+    around = VecNormalize(make_vec_env(Tracking, 1), training=False)
+    sensed = VecSensorFaults(around, sheet)
+    sensed.seed(0)
+    sensed.reset()
+    for _ in range(HORIZON):
+        before = around.get_original_obs()
+        _, _, dones, infos = sensed.step(np.zeros((1, 2)))
+    assert dones.all()
+    np.testing.assert_allclose(around.unnormalize_obs(infos[0]["terminal_observation"]), before[0], rtol=1e-5)
+
+
+def test_training_around_the_normalisation_at_strength_zero_is_plain_training() -> None:
+    def trained(sensors: bool) -> dict:
+        venv = VecNormalize(make_vec_env(Tracking, 2, seed=0))
+        seen = VecSensorFaults(venv, SHEET, strength=0) if sensors else venv
+        model = PPO("MlpPolicy", seen, n_steps=32, batch_size=32, n_epochs=2, seed=0, device="cpu")
+        return model.learn(64).policy.state_dict()
+
+    first, again = trained(True), trained(False)
+    assert all((value == again[name]).all() for name, value in first.items())
+
+
+def test_images() -> None:
+    """Whole pixels within their range, the same before and after the channels are moved."""
+    space = spaces.Box(0, 255, (4, 5, 3), np.uint8)
+    shown = [np.full((4, 5, 3), 100 + t, np.uint8) for t in range(6)]
+    sheet = Sensors({"[0:2, 1:4]": Sensor(noise=30.0), "[3, :]": Sensor(bias=400.0)})
+    seen = []
+    for moved in (False, True):
+        venv = DummyVecEnv([lambda: Replay(shown, space)])
+        venv = VecSensorFaults(VecTransposeImage(venv) if moved else venv, sheet)
+        venv.seed(3)
+        read = [venv.reset()[0], *(venv.step(np.zeros((1, 1)))[0][0] for _ in range(4))]
+        seen.append(np.array([one.transpose(1, 2, 0) if moved else one for one in read]))
+    np.testing.assert_array_equal(*seen)
+    assert seen[0].dtype == np.uint8
+    clean = np.array(shown[:5])
+    touched = seen[0] != clean
+    assert not touched[:, 2].any()
+    assert not touched[:, :2, [0, 4]].any()
+    assert touched[:, :2, 1:4].mean() > 0.9
+    assert set(np.unique(seen[0][:, 3])) & {0, 255}
 
 
 def test_training_with_faults_is_seeded() -> None:
@@ -206,107 +266,6 @@ def test_attack_without_word_of_episodes_goes_on() -> None:
     assert again[1, 0] != pytest.approx(seen[0][1, 0], abs=1e-3)
     assert again[:, 1].tolist() == [3, 0]
     assert attack.perturb(clean[2][:1])[0, 1] == 2  # a batch of another size starts anew
-
-
-# --- the ball
-
-UNIT = spaces.Box(-np.inf, np.inf, (3,), np.float64)
-
-
-def test_ball_is_bound_over_deviation() -> None:
-    venv = normalized()
-    around = ball(Sensors({1: Sensor(bound=0.6), 2: Sensor(noise=1)}), venv.observation_space, venv)
-    expected = [0, 0.6 / np.sqrt(venv.obs_rms.var[1] + venv.epsilon), 0]
-    np.testing.assert_allclose(around.scale, expected, rtol=1e-6)
-    venv.norm_obs = False
-    assert ball(Sensors({1: Sensor(bound=0.6)}), UNIT, venv).scale.tolist() == pytest.approx([0, 0.6, 0])
-
-
-def test_ball_of_proportional_errors() -> None:
-    sheet = Sensors({0: Sensor(bound=0.5, proportional=0.1, low=-2, high=4), 1: Sensor(proportional=0.1)})
-    box = spaces.Box(np.array([-9, -3.0]), np.array([9, 1.0]), dtype=np.float64)
-    assert ball(sheet, box).scale.tolist() == pytest.approx([0.9, 0.3])
-    with pytest.raises(ValueError, match="proportional error of 0 has no worst case"):
-        ball(Sensors({0: Sensor(proportional=0.1)}), UNIT)
-
-
-def test_ball_of_keys() -> None:
-    space = spaces.Dict({"imu": spaces.Box(-9, 9, (2, 2)), "goal": spaces.Box(-9, 9, (2,))})
-    shown = [{"imu": np.full((2, 2), t, np.float32), "goal": np.full(2, t, np.float32)} for t in range(4)]
-    venv = VecNormalize(DummyVecEnv([lambda: Replay(shown, space)]), norm_obs_keys=["imu"])
-    venv.obs_rms["imu"].var[:] = 4
-    around = ball(Sensors({"imu[1]": Sensor(bound=1), "goal": Sensor(bound=0.5)}), space, venv)
-    assert {key: scale.tolist() for key, scale in around.scales.items()} == {
-        "imu": [[0, pytest.approx(0.5)], [0, 0]],
-        "goal": [0.5, 0.5],
-    }
-    around.check(space)
-
-
-def test_ball_refuses() -> None:
-    with pytest.raises(ValueError, match="No sensor of the sheet has a bound"):
-        ball(Sensors({0: Sensor(noise=1)}), UNIT)
-    with pytest.raises(ValueError, match="The statistics of VecNormalize are of shape"):
-        ball(Sensors({0: Sensor(bound=1)}), spaces.Box(-1, 1, (2,)), normalized())
-
-
-def test_ball_follows_statistics() -> None:
-    venv, sheet = normalized(), Sensors({1: Sensor(bound=0.6)})
-    around = ball(sheet, venv.observation_space, venv)
-    venv.obs_rms.var[:] = 9
-    refresh(around, sheet, venv.observation_space, venv)
-    assert around.scale.tolist() == pytest.approx([0, 0.2, 0])
-
-
-# --- the ranking
-
-
-def test_ranking_finds_the_planted_sensor() -> None:
-    """The agent looks at two values, of which one matters. Its worst case costs the bound's square a step."""
-    venv = normalized()
-    sheet = Sensors(
-        {"ignored": Sensor(bound=0.5, unit="V"), "planted": Sensor(bound=0.2, unit="m"), "idle": Sensor(bound=0.5)},
-        ("ignored", "planted", "idle"),
-    )
-    ranking = rank_sensors(tracker(venv), venv, sheet, strengths=(0.5, 1.0), n_eval_episodes=6)
-    assert ranking.sensors[0] == "planted"
-    rows = ranking.frame.set_index(["sensor", "strength"])
-    assert ranking.natural == pytest.approx(0, abs=1e-8)
-    for strength in (0.5, 1.0):
-        cost = HORIZON * (0.2 * strength) ** 2
-        assert rows.loc[("planted", strength), "return"] == pytest.approx(-cost, rel=1e-3)
-        assert rows.loc[("planted", strength), "error"] == 0.2 * strength
-        assert rows.loc[("all sensors", strength), "loss"] == pytest.approx(cost, rel=1e-3)
-        for harmless in ("ignored", "idle"):
-            assert rows.loc[(harmless, strength), "loss"] == pytest.approx(0, abs=1e-6)
-    assert rows.loc[("planted", 1.0), "unit"] == "m"
-    assert "±0.2 m" in ranking.to_markdown()
-
-
-def test_tolerated_errors() -> None:
-    columns = ["sensor", "unit", "strength", "error", "return", "standard_error", "loss"]
-    rows = [("a", "m", s, 2 * s, 100 - loss, 1.0, loss) for s, loss in ((0.5, 5), (1.0, 50), (2.0, 9))]
-    rows += [("b", "V", s, s, 100 - loss, 1.0, loss) for s, loss in ((0.5, 20), (1.0, 60), (2.0, 70))]
-    tolerated = SensorRanking(pd.DataFrame(rows, columns=columns), 100.0).tolerated(0.1)
-    assert tolerated.to_dict("records") == [
-        {"sensor": "b", "unit": "V", "tolerated": 0.0, "tried": 2.0},
-        {"sensor": "a", "unit": "m", "tolerated": 1.0, "tried": 4.0},
-    ]
-
-
-def test_picture_of_a_ranking() -> None:
-    pytest.importorskip("matplotlib")
-    venv = normalized()
-    sheet = Sensors({"planted": Sensor(bound=0.2, unit="m")}, ("ignored", "planted", "idle"))
-    axes = rank_sensors(tracker(venv), venv, sheet, n_eval_episodes=2).plot().axes[0]
-    labels = [label.get_text() for label in axes.get_yticklabels()]
-    assert labels == ["planted   ±0.2 m", "all sensors"]
-
-
-def test_ranking_refuses() -> None:
-    venv = normalized()
-    with pytest.raises(ValueError, match="strengths must be above 0"):
-        rank_sensors(tracker(venv), venv, Sensors({0: Sensor(bound=1)}), strengths=0.0)
 
 
 def test_wrapper_is_in_the_spec() -> None:

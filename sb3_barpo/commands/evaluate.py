@@ -69,6 +69,18 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     )
     add_limits(how)
     how.add_argument(
+        "--sensors",
+        metavar="FILE",
+        help="spec sheet of the sensors, in place of a ball: attacks stay within their bounds, ε is a share of the "
+        "sheet (default: 1), and the report ranks the sensors (default: the sheet that the agents were trained with)",
+    )
+    how.add_argument(
+        "--channels",
+        action="store_true",
+        help="evaluate under noise, drift, delay, held and lost readings, noise of the actions, other masses and "
+        "friction too",
+    )
+    how.add_argument(
         "--budget", default="standard", help=f"effort for learned attacks: {', '.join(BUDGETS)} (default: standard)"
     )
     how.add_argument("--episodes", type=int, default=50, help="episodes for each attack and strength (default: 50)")
@@ -117,6 +129,8 @@ def _evaluate(
     every: int,
     moments: int | None,
     trigger: float,
+    sensors: str | None,
+    channels: bool,
     budget: str,
     episodes: int,
     seed: int,
@@ -159,6 +173,8 @@ def _evaluate(
         html=html,
         video=video,
         command=line,
+        sensors=sensors,
+        channels=channels,
     )
     judged = "\n".join(lines(report.judged))
     print(f"\n{judged}\n\n{report.to_markdown()}\n{report.verdict()}\n\nReport: {output / 'report.md'}")

@@ -1,5 +1,6 @@
 """What ``sb3-barpo evaluate`` does: search for the attacks on each agent, attack, and write the report."""
 
+import json
 from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
@@ -17,17 +18,20 @@ from sb3_barpo.attacks.victim import victim_digest
 from sb3_barpo.evaluation import RobustnessReport
 from sb3_barpo.evaluation.auto import find_auto
 from sb3_barpo.evaluation.backends import in_parallel, use_backend
-from sb3_barpo.evaluation.judged import circumstances, describe, own_ball, own_epsilon, too_weak
+from sb3_barpo.evaluation.judged import circumstances, describe, too_weak
 from sb3_barpo.evaluation.members import Victim
 from sb3_barpo.evaluation.pages import file_name, write_pages
 from sb3_barpo.evaluation.progress import Progress, Tell
 from sb3_barpo.evaluation.robustness import check_settings, learned_names, origin_of, run_trial, wants_auto
 from sb3_barpo.evaluation.rows import COLUMNS, NATURAL, Origin
 from sb3_barpo.evaluation.search import find_attacks, members_tried
+from sb3_barpo.evaluation.sections import channel_blocks, sensor_blocks
 from sb3_barpo.evaluation.settings import EvalConfig
 from sb3_barpo.evaluation.video import check_video
+from sb3_barpo.evaluation.within import DEFAULT, Within, own, own_epsilon, own_sheet, within_sheet
 from sb3_barpo.resume import read_record, write_record
 from sb3_barpo.seeds import REPORT
+from sb3_barpo.sensors import SensorsLike, as_sensors
 
 #: The plain balls, by name.
 BALLS = {"linf": LinfBall, "l2": L2Ball}
@@ -52,6 +56,8 @@ def evaluate(
     html: bool = False,
     video: bool = False,
     command: str = "",
+    sensors: SensorsLike | None = None,
+    channels: bool = False,
 ) -> RobustnessReport:
     """
     Search for the strongest attacks on each agent, attack, and write ``report.md``, ``report.csv``, ``report.json``,
@@ -77,6 +83,10 @@ def evaluate(
     :param html: Whether to write ``report.html`` too, one page with all pictures in it.
     :param video: Whether to write ``episode-<agent>.mp4`` too: the natural and the most damaging attacked episode.
     :param command: The command line, to be written down.
+    :param sensors: A spec sheet in place of a ball, see :func:`sb3_barpo.evaluation.evaluate_robustness`; by default
+        the agents' own. With one, the sensors are ranked too: ``sensors-<agent>.csv`` and ``.png``.
+    :param channels: Whether to evaluate across channels too, see :func:`sb3_barpo.evaluation.evaluate_channels`:
+        ``channels.csv`` and ``channels.png``.
     :return: The report on all agents.
     :raises ValueError: for a setting out of range, an unknown attack or budget, two agents of one name, agents whose
         training says nothing or different things of ε or the ball where that is not given, a folder that holds
@@ -88,8 +98,9 @@ def evaluate(
     names = [agent.name for agent in agents]
     if len(set(names)) < len(names):
         raise ValueError(f"Each agent needs a name of its own, but they are called {', '.join(names)}. Give names.")
-    strengths = _strengths(agents, epsilon)
-    within = _restricted(_ball(agents, ball), agents, features, timing)
+    within = _restricted(_within(agents, ball, sensors), agents, features, timing)
+    sheet = within[0].sheet
+    strengths = _strengths(agents, [1.0] if sensors is not None and epsilon is None else epsilon)
     check_settings(attacks, strengths, budget)
     config = EvalConfig(n_eval_episodes, seed, deterministic)
     listed = [str(name) for name in dict.fromkeys(attack_names(attacks))]
@@ -97,7 +108,9 @@ def evaluate(
         check_video(agent.venv)
     output = default_output(names) if output is None else Path(output)
     judged = {
-        "agents": {agent.name: _described(agent, within, strengths[-1]) for agent in agents},
+        "agents": {
+            agent.name: _described(agent, place, strengths[-1]) for agent, place in zip(agents, within, strict=True)
+        },
         **circumstances(command),
     }
     _claim(
@@ -106,31 +119,36 @@ def evaluate(
             "agents": {agent.name: victim_digest(agent.model) for agent in agents},
             "attacks": listed,
             "epsilon": strengths,
-            "ball": repr(within or LinfBall()),
+            "ball": str(within[0]),
             "budget": budget,
             "episodes": n_eval_episodes,
             "seed": seed,
             "deterministic": deterministic,
+            **({} if sheet is None else {"sensors": json.loads(json.dumps(sheet.spec()))}),
         },
     )
     folders = [output / "attacks" / file_name(agent.name) for agent in agents]
-    victims = [Victim(agent.model, agent.venv, folder, within) for agent, folder in zip(agents, folders, strict=True)]
+    victims = [
+        Victim(agent.model, agent.venv, folder, place.ball)
+        for agent, folder, place in zip(agents, folders, within, strict=True)
+    ]
     with use_backend(backend):
         found = _search(
             victims, attacks, listed, strengths[-1], budget, n_jobs, seed, deterministic, progress_bar, judged
         )
     listed = [name for name in listed if name in found[0] or not wants_auto(attacks)]
     tasks: list[tuple[bytes, Origin, str | None, Path | None, Mapping[str, Any], float, Ball | None]] = []
-    for agent, folder, strongest in zip(agents, folders, found, strict=True):
-        content, origin = pack(agent.model, agent.venv), origin_of(agent.model, agent.venv, agent.name)
+    for agent, folder, strongest, place in zip(agents, folders, found, within, strict=True):
+        content = pack(agent.model, agent.venv)
+        origin = origin_of(agent.model, agent.venv, agent.name, within=place)
         tasks.append((content, origin, None, None, {}, 0.0, None))
         for name in listed:
             path, attack = None, strongest.get(name)
             if isinstance(attack, LearnedAttack):
                 path = folder / f"{name}.zip"  # the strongest, under a plain name
                 attack.save(path)
-            own = {} if attack is None else attack.settings
-            tasks += [(content, origin, name, path, own, strength, within) for strength in strengths]
+            settings = {} if attack is None else attack.settings
+            tasks += [(content, origin, name, path, settings, strength, place.ball) for strength in strengths]
     rows: list[tuple[Any, ...]] = []
     n_episodes = len(tasks) * n_eval_episodes
     with use_backend(backend), Progress("attacks", len(tasks), n_episodes, "episode", progress_bar, n_jobs) as progress:
@@ -143,8 +161,14 @@ def evaluate(
     if any(found):
         tried = {agent.name: members_tried(folder) for agent, folder in zip(agents, folders, strict=True)}
         pd.concat(tried, names=["agent", None]).reset_index("agent").to_csv(output / "attackers.csv", index=False)
-    worst = [_worst(report, agent, strongest, within) for agent, strongest in zip(agents, found, strict=True)]
-    write_pages(report, agents, found, worst, output, config, mixed_units, html, video)
+    worst = [
+        _worst(report, agent, strongest, place.ball)
+        for agent, strongest, place in zip(agents, found, within, strict=True)
+    ]
+    sections = [] if sheet is None else sensor_blocks(agents, sheet, strengths, config, output, n_jobs, progress_bar)
+    if channels:
+        sections += channel_blocks(agents, config, output, n_jobs, progress_bar)
+    write_pages(report, agents, found, worst, output, config, mixed_units, html, video, sections)
     return report
 
 
@@ -194,41 +218,54 @@ def _strengths(agents: Sequence[LoadedAgent], epsilon: Sequence[float] | None) -
     )
 
 
-def _ball(agents: Sequence[LoadedAgent], ball: str | None) -> Ball | None:
-    """The ball of all attacks, ``None`` for the default one."""
+def _within(agents: Sequence[LoadedAgent], ball: str | None, sensors: SensorsLike | None) -> list[Within]:
+    """Where the attacks on each agent move its observations."""
     if ball is not None:
+        if sensors is not None:
+            raise ValueError("Both a ball and sensors say how far an observation may move. Leave one of them out.")
         if ball not in BALLS:
             raise ValueError(f"Unknown ball {ball!r}. Choose from {', '.join(BALLS)}.")
-        return None if ball == "linf" else BALLS[ball]()
-    trained = [own_ball(agent.model) for agent in agents if own_epsilon(agent.model) is not None]
-    own = {repr(one or LinfBall()): one for one in trained}
-    if len(own) > 1:
-        raise ValueError(
-            f"The agents were trained in different balls ({', '.join(own)}), so one attack does not suit all. Evaluate "
-            f"them one by one, or name a ball: {', '.join(BALLS)}."
-        )
-    return next(iter(own.values()), None)
+        return [Within(None if ball == "linf" else BALLS[ball]())] * len(agents)
+    if sensors is None:
+        trained = {str(own(agent.model, agent.venv)): agent for agent in agents if own_epsilon(agent.model) is not None}
+        if len(trained) > 1:
+            raise ValueError(
+                f"The agents were trained in different balls ({', '.join(trained)}), so one attack does not suit all. "
+                f"Evaluate them one by one, or name a ball, {', '.join(BALLS)}, or a spec sheet."
+            )
+        if not trained:
+            return [DEFAULT] * len(agents)
+        (one,) = trained.values()
+        sensors = own_sheet(one.model)
+        if sensors is None:
+            return [own(one.model, one.venv)] * len(agents)
+    return [within_sheet(agent.model, agent.venv, as_sensors(sensors)) for agent in agents]
 
 
 def _restricted(
-    ball: Ball | None, agents: Sequence[LoadedAgent], features: Sequence[int], timing: Timing | None
-) -> Ball | None:
-    """The ball with the limits that were named, ``None`` for the default one."""
-    if features:
-        spaces = {str(agent.model.observation_space): agent.model.observation_space for agent in agents}
-        if len(spaces) > 1:
-            raise ValueError(
-                f"The agents' observations differ ({', '.join(spaces)}), so the features {list(features)} are not the "
-                "same. Evaluate them one by one."
-            )
-        (space,) = spaces.values()
-        ball = (ball or LinfBall()).only(features, space)  # type: ignore[arg-type]  # `only` refuses others
-    return ball if timing is None or timing == Timing() else (ball or LinfBall()).timed(timing)
+    within: Sequence[Within], agents: Sequence[LoadedAgent], features: Sequence[int], timing: Timing | None
+) -> list[Within]:
+    """The balls with the limits that were named."""
+    spaces = {str(agent.model.observation_space) for agent in agents}
+    if features and len(spaces) > 1:
+        raise ValueError(
+            f"The agents' observations differ ({', '.join(spaces)}), so the features {list(features)} are not the "
+            "same. Evaluate them one by one."
+        )
+    limited = []
+    for agent, place in zip(agents, within, strict=True):
+        ball = place.ball
+        if features:
+            ball = (ball or LinfBall()).only(features, agent.model.observation_space)  # type: ignore[arg-type]  # `only` refuses others
+        if timing is not None and timing != Timing():
+            ball = (ball or LinfBall()).timed(timing)
+        limited.append(place._replace(ball=ball))
+    return limited
 
 
-def _described(agent: LoadedAgent, ball: Ball | None, epsilon: float) -> dict[str, Any]:
-    told = describe(agent.model, agent.venv, ball, agent)
-    if weak := too_weak(agent.model, agent.venv, epsilon, ball):
+def _described(agent: LoadedAgent, within: Within, epsilon: float) -> dict[str, Any]:
+    told = describe(agent.model, agent.venv, within, agent)
+    if weak := too_weak(agent.model, agent.venv, epsilon, within):
         told["warning"] = weak
     return told
 

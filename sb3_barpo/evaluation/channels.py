@@ -41,7 +41,7 @@ _PHYSICS = {"mass": ("body_mass", "body_inertia"), "friction": ("geom_friction",
 def evaluate_channels(
     model: OnPolicyAlgorithm,
     env: gym.Env[Any, Any] | VecEnv,
-    channels: Mapping[str, Sequence[float]] = CHANNELS,
+    channels: Mapping[str, Sequence[float]] | None = None,
     n_eval_episodes: int = 20,
     seed: int = seeds.REPORT[0],
     deterministic: bool = True,
@@ -57,7 +57,7 @@ def evaluate_channels(
 
     :param model: The agent, any SB3 on-policy one.
     :param env: Its environment, wrapped as in training, with the statistics of ``VecNormalize``.
-    :param channels: Sizes by channel, :data:`CHANNELS` by default.
+    :param channels: Sizes by channel, by default those of :data:`CHANNELS` that fit the environment.
     :param n_eval_episodes: Number of episodes for each channel and size.
     :param seed: Seed of the first episode.
     :param deterministic: Whether the agent takes its most likely action.
@@ -67,10 +67,11 @@ def evaluate_channels(
         range, or mass and friction where the environment has no MuJoCo model in this process.
     :raises TypeError: if the model or its observations cannot be disturbed.
     """
+    venv = BaseAlgorithm._wrap_env(env)
+    channels = fitting(model, venv) if channels is None else channels
     if unknown := [name for name in channels if name not in CHANNELS]:
         raise ValueError(f"Unknown channel {unknown[0]!r}. Choose from {', '.join(CHANNELS)}.")
     config = EvalConfig(n_eval_episodes, seed, deterministic)
-    venv = BaseAlgorithm._wrap_env(env)
     trials = [("natural", 0.0), *((name, float(size)) for name, sizes in channels.items() for size in sizes)]
     returns = [_returns(model, venv, channel, size, config) for channel, size in trials]
     frame = pd.DataFrame(trials, columns=["channel", "size"])
@@ -78,6 +79,25 @@ def evaluate_channels(
     frame["standard_error"] = [row.std(ddof=1) / np.sqrt(len(row)) if len(row) > 1 else np.nan for row in returns]
     frame["loss"] = returns[0].mean() - frame["return"]
     return frame
+
+
+def fitting(model: OnPolicyAlgorithm, venv: VecEnv) -> dict[str, tuple[float, ...]]:
+    """
+    :param model: The agent.
+    :param venv: Its environments.
+    :return: The channels that fit, with their usual sizes: noise of actions where they have a finite range, mass and
+        friction for MuJoCo in this process, and the others where observations are a ``Box``.
+    """
+    sees = isinstance(model.observation_space, spaces.Box)
+    acts = isinstance(model.action_space, spaces.Box) and model.action_space.is_bounded()
+    fits = {"action_noise": acts, **dict.fromkeys(_PHYSICS, _has_physics(venv))}
+    return {name: sizes for name, sizes in CHANNELS.items() if fits.get(name, sees)}
+
+
+def _has_physics(venv: VecEnv) -> bool:
+    return isinstance(venv.unwrapped, DummyVecEnv) and all(
+        hasattr(getattr(env.unwrapped, "model", None), "body_mass") for env in venv.unwrapped.envs
+    )
 
 
 def _returns(model: OnPolicyAlgorithm, venv: VecEnv, channel: str, size: float, config: EvalConfig) -> np.ndarray:
@@ -147,9 +167,7 @@ def scaled(venv: VecEnv, channel: str, factor: float) -> Iterator[None]:
     """
     if not 0 < factor < np.inf:
         raise ValueError(f"The factor of {channel} must be finite and above 0, but it is {factor:g}.")
-    if not isinstance(venv.unwrapped, DummyVecEnv) or not all(
-        hasattr(env.unwrapped, "model") and hasattr(env.unwrapped.model, "body_mass") for env in venv.unwrapped.envs
-    ):
+    if not _has_physics(venv):
         raise ValueError(
             f"The channel {channel!r} needs environments of Gymnasium's MuJoCo in this process, in a DummyVecEnv. "
             "Leave it out elsewhere."

@@ -12,20 +12,13 @@ from gymnasium import spaces
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper, unwrap_vec_normalize
 
-from sb3_barpo.adversary import Ball, LinfBall
 from sb3_barpo.agents.load import LoadedAgent
-from sb3_barpo.schedules import as_schedule
+from sb3_barpo.evaluation.within import Within, own
 from sb3_barpo.training.robust import RobustUpdate
 
 #: What ε is measured in, as rows say it, and in words.
-UNITS = {"std": "standard deviations", "raw": "raw units", "": ""}
+UNITS = {"std": "standard deviations", "raw": "raw units", "sheet": "shares of the spec sheet", "": ""}
 _PACKAGES = ["sb3-barpo", "stable-baselines3", "sb3-contrib", "rl-zoo3", "gymnasium", "torch", "numpy", "mujoco"]
-
-
-def unit_of(venv: VecEnv) -> str:
-    """:return: The unit of ε: ``"std"`` under ``VecNormalize``, which scales observations, otherwise ``"raw"``."""
-    layer = unwrap_vec_normalize(venv)
-    return "std" if layer is not None and layer.norm_obs else "raw"
 
 
 def env_of(venv: VecEnv) -> tuple[str, dict[str, Any]]:
@@ -37,27 +30,12 @@ def env_of(venv: VecEnv) -> tuple[str, dict[str, Any]]:
     return ("", {}) if spec is None else (spec.id, dict(spec.kwargs))
 
 
-def own_epsilon(model: OnPolicyAlgorithm) -> float | None:
-    """
-    :return: The strength that an agent shall withstand, ε at the end of its training without the margin; ``None`` for
-        one that is not trained to be robust.
-    """
-    return float(as_schedule(model.epsilon)(0.0)) if isinstance(model, RobustUpdate) else None
-
-
-def own_ball(model: OnPolicyAlgorithm) -> Ball | None:
-    """:return: The ball that an agent was trained with, ``None`` if it is the default one or there is none."""
-    if not isinstance(model, RobustUpdate) or repr(model._adversary.ball) == repr(LinfBall()):
-        return None
-    return model._adversary.ball
-
-
-def too_weak(model: OnPolicyAlgorithm, venv: VecEnv, epsilon: float, ball: Ball | None) -> str:
+def too_weak(model: OnPolicyAlgorithm, venv: VecEnv, epsilon: float, within: Within) -> str:
     """:return: A line for whole numbers, which an attack of this ε in the default ball cannot change; else empty."""
     space = model.observation_space
     parts = list(space.spaces.values()) if isinstance(space, spaces.Dict) else [space]
     whole = all(isinstance(part, spaces.Box) and not np.issubdtype(part.dtype, np.floating) for part in parts)
-    if ball is not None or unit_of(venv) == "std" or not whole or not 0 < epsilon < 1:
+    if within.ball is not None or within.unit(venv) == "std" or not whole or not 0 < epsilon < 1:
         return ""
     return (
         f"Observations are whole numbers, such as pixels of 0 to 255, so an attack of ε = {epsilon:g} changes nothing. "
@@ -65,11 +43,11 @@ def too_weak(model: OnPolicyAlgorithm, venv: VecEnv, epsilon: float, ball: Ball 
     )
 
 
-def describe(model: OnPolicyAlgorithm, venv: VecEnv, ball: Ball | None, loaded: LoadedAgent | None) -> dict[str, Any]:
+def describe(model: OnPolicyAlgorithm, venv: VecEnv, within: Within, loaded: LoadedAgent | None) -> dict[str, Any]:
     """
     :param model: The agent.
     :param venv: Its environments.
-    :param ball: The attacks' ball, ``None`` for the default one.
+    :param within: Where attacks move its observations.
     :param loaded: The same with what is known of its file, ``None`` if it does not come from a file.
     :return: What was judged.
     """
@@ -83,8 +61,8 @@ def describe(model: OnPolicyAlgorithm, venv: VecEnv, ball: Ball | None, loaded: 
         "train_seed": model.seed,
         "training": None,
         "normalisation": "none" if layer is None else f"VecNormalize{f', {statistics}' if statistics else ''}",
-        "unit_of_epsilon": UNITS[unit_of(venv)],
-        "ball": repr(ball or LinfBall()),
+        "unit_of_epsilon": UNITS[within.unit(venv)],
+        "ball": str(within),
         "env": env_id,
         "env_kwargs": {key: repr(value) for key, value in kwargs.items() if key != "render_mode"},
         "wrappers": _wrappers(venv),
@@ -93,7 +71,7 @@ def describe(model: OnPolicyAlgorithm, venv: VecEnv, ball: Ball | None, loaded: 
     if isinstance(model, RobustUpdate):
         epsilon = model.epsilon if isinstance(model.epsilon, int | float | str) else repr(model.epsilon)
         strength = {"epsilon": epsilon, "margin": model.margin}
-        told["training"] = {**strength, "ball": repr(model._adversary.ball), **model.outer_loss().spec()}
+        told["training"] = {**strength, "ball": str(own(model, venv)), **model.outer_loss().spec()}
     if loaded is not None and loaded.note:
         told["assumed"] = loaded.note
     return told

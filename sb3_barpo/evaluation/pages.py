@@ -37,6 +37,7 @@ def write_pages(
     mixed_units: bool = False,
     html: bool = False,
     video: bool = False,
+    sections: "Sequence[Block]" = (),
 ) -> None:
     """
     Write all files of a report, but for the attackers.
@@ -50,6 +51,7 @@ def write_pages(
     :param mixed_units: Whether to draw agents whose ε are in different units on one axis.
     :param html: Whether to write ``report.html`` too.
     :param video: Whether to write ``episode-<agent>.mp4`` for each agent: the natural and the attacked episode.
+    :param sections: Further parts of the page, before what was judged.
     :raises OSError: if a file cannot be written.
     """
     report.to_csv(output / "report.csv")
@@ -79,13 +81,14 @@ def write_pages(
             fps = agent.venv.get_attr("metadata")[0].get("render_fps", 30) / every
             write_video(natural, attacked, (output / name).with_suffix(".mp4"), fps)
             videos.append(f"[{agent.name}, natural and attacked]({quote(name.removesuffix('.png'))}.mp4)")
-    blocks = _blocks(report, pictures, videos, agents, found, mixed_units)
+    blocks = [*_blocks(report, pictures, videos, agents, found, mixed_units), *sections]
+    blocks += [Block("heading", "What was judged"), Block("list", lines(report.judged))]
     (output / "report.md").write_text(_markdown(blocks), encoding="utf-8")
     if html:
         (output / "report.html").write_text(_page(blocks, output), encoding="utf-8")
 
 
-class _Block(NamedTuple):
+class Block(NamedTuple):
     """A part of a page: a ``heading``, a ``text``, a ``list``, a ``table`` or a ``picture``."""
 
     kind: str
@@ -100,26 +103,26 @@ def _blocks(
     agents: Sequence[LoadedAgent],
     found: Sequence[Mapping[str, Attack]],
     mixed_units: bool,
-) -> list[_Block]:
-    blocks = [_Block("heading", "Under attack"), _Block("text", report.verdict())]
+) -> list[Block]:
+    blocks = [Block("heading", "Under attack"), Block("text", report.verdict())]
     if searched := saturation.lines(report.judged):
-        blocks += [_Block("list", searched)]
+        blocks += [Block("list", searched)]
     if tables.by_algorithm(report):
-        blocks += [_Block("table", partial(tables.by_algorithm, report))]
-        blocks += [_Block("text", tables.by_algorithm_legend(report))]
-    blocks += [_Block("picture", title, name) for name, title in pictures.items()]
+        blocks += [Block("table", partial(tables.by_algorithm, report))]
+        blocks += [Block("text", tables.by_algorithm_legend(report))]
+    blocks += [Block("picture", title, name) for name, title in pictures.items()]
     if videos:
-        blocks.append(_Block("list", videos))
-    blocks += [_Block("table", partial(tables.returns, report)), _Block("text", tables.legend(report))]
+        blocks.append(Block("list", videos))
+    blocks += [Block("table", partial(tables.returns, report)), Block("text", tables.legend(report))]
     if len(report.units) > 1 and len(report.epsilons) > 1 and not mixed_units:
-        blocks.append(_Block("text", _MIXED))
+        blocks.append(Block("text", _MIXED))
     if stored := _attackers(agents, found):
-        blocks += [_Block("text", _LEARNED), _Block("list", stored)]
-    return [*blocks, _Block("heading", "What was judged"), _Block("list", lines(report.judged))]
+        blocks += [Block("text", _LEARNED), Block("list", stored)]
+    return blocks
 
 
-def _markdown(blocks: Sequence[_Block]) -> str:
-    parts: dict[str, Callable[[_Block], str]] = {
+def _markdown(blocks: Sequence[Block]) -> str:
+    parts: dict[str, Callable[[Block], str]] = {
         "heading": lambda block: f"{'#' if block is blocks[0] else '##'} {block.content}",
         "text": lambda block: block.content,
         "list": lambda block: "\n".join(f"- {line}" for line in block.content),
@@ -129,9 +132,9 @@ def _markdown(blocks: Sequence[_Block]) -> str:
     return "\n\n".join(parts[block.kind](block) for block in blocks) + "\n"
 
 
-def _page(blocks: Sequence[_Block], folder: Path) -> str:
+def _page(blocks: Sequence[Block], folder: Path) -> str:
     """The same in HTML, with the pictures inside."""
-    parts: dict[str, Callable[[_Block], str]] = {
+    parts: dict[str, Callable[[Block], str]] = {
         "heading": lambda block: f"<h2>{escape(block.content)}</h2>",
         "text": lambda block: f"<p>{_inline(block.content)}</p>",
         "list": lambda block: f"<ul>{''.join(f'<li>{_inline(line)}</li>' for line in block.content)}</ul>",

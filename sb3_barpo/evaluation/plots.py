@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from sb3_barpo.evaluation.trace import Trace
 
-_UNITS = {"std": " standard deviations", "raw": " raw units", "": ""}
+_UNITS = {"std": " standard deviations", "raw": " raw units", "sheet": " of the spec sheet", "": ""}
 
 
 def returns_by_attack(rows: Rows, epsilon: float | None = None) -> "Figure":
@@ -87,7 +87,7 @@ def worst_case_by_epsilon(rows: Rows, mixed_units: bool = False) -> "Figure":
         colour = COLOURS[a % len(COLOURS)]
         axes.plot([0.0, *strengths], means, marker="osD^vPX"[a % 7], color=colour, lw=2.2, ms=6, label=agent)
         axes.fill_between([0.0, *strengths], low, high, color=colour, alpha=0.2, lw=0)
-    axes.set_xlabel(f"ε of the attack{_unit(rows).replace(' ', ', in ', 1)}")
+    axes.set_xlabel(_axis(rows))
     under = "worst attack at each ε" if len(rows.attacks) > 1 else display(rows.attacks[0])
     kinds: list[Any] = [ATTACKS.get(attack, object) for attack in rows.attacks]
     fitted = f"; learned attacks fitted at ε = {strengths[-1]:g}, scaled"
@@ -189,6 +189,13 @@ def _legend_above(axes: "Axes") -> None:
 
 def _where(rows: Rows) -> str:
     return f"{rows.env}: " if rows.env else ""
+
+
+def _axis(rows: Rows) -> str:
+    """The label of an axis of ε."""
+    if rows.units == ["sheet"]:
+        return "attack, as a share of the spec sheet"
+    return f"ε of the attack{_unit(rows).replace(' ', ', in ', 1)}"
 
 
 def _unit(rows: Rows) -> str:

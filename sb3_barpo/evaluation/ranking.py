@@ -13,25 +13,26 @@ from tqdm import tqdm
 
 from sb3_barpo import seeds
 from sb3_barpo.adversary import KL, PGD, Adversary
-from sb3_barpo.attacks import GradientAttack
+from sb3_barpo.attacks import Attack, GradientAttack
 from sb3_barpo.evaluation.robustness import check_settings, evaluate_robustness, origin_of, run_trial
 from sb3_barpo.evaluation.settings import EvalConfig
 from sb3_barpo.figures import COLOURS, canvas, number
-from sb3_barpo.sensors import Sensor, Sensors, ball
+from sb3_barpo.sensors import Sensor, SensorNoise, Sensors, SensorsLike, as_sensors, ball
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-#: The row of all sensors at once.
-ALL = "all sensors"
+#: The row of all sensors at once, and that of the sheet's random faults.
+ALL, FAULTS = "all sensors", "random faults"
 
 
 class SensorRanking:
     """
     What :func:`rank_sensors` found.
 
-    :param frame: One row for each sensor and strength, and for all sensors at once, with the columns ``sensor``,
-        ``unit``, ``strength`` (share of the sheet), ``error`` (largest error in the sensor's unit; NaN for all),
+    :param frame: One row for each sensor and strength, for all sensors at once, and for the sheet's random faults if it
+        has any, with the columns ``sensor``, ``unit``, ``strength`` (share of the sheet), ``error`` (largest error in
+        the sensor's unit; NaN for all),
         ``return`` (mean), ``standard_error`` and ``loss`` (natural minus attacked return, on the same episodes).
     :param natural: Mean return with perfect sensors.
     """
@@ -43,8 +44,13 @@ class SensorRanking:
     @property
     def sensors(self) -> list[Any]:
         """The sensors, the one that must be best first: by the return at the largest strength."""
-        rows = self.frame[(self.frame["sensor"] != ALL) & (self.frame["strength"] == self.frame["strength"].max())]
+        single = ~self.frame["sensor"].isin([ALL, FAULTS])
+        rows = self.frame[single & (self.frame["strength"] == self.frame["strength"].max())]
         return list(rows.sort_values("return", kind="stable")["sensor"])
+
+    @property
+    def _listed(self) -> list[Any]:
+        return [*self.sensors, *(name for name in (ALL, FAULTS) if (self.frame["sensor"] == name).any())]
 
     def tolerated(self, share: float = 0.1) -> pd.DataFrame:
         """
@@ -60,14 +66,17 @@ class SensorRanking:
             rows.append((sensor, tried["unit"].iloc[0], float(errors.max(initial=0.0)), float(tried["error"].max())))
         return pd.DataFrame(rows, columns=["sensor", "unit", "tolerated", "tried"])
 
-    def to_markdown(self) -> str:
-        """:return: A table: the sensors, ranked, with the mean returns at each strength."""
-        table = self.frame.pivot(index="sensor", columns="strength", values="return").loc[[*self.sensors, ALL]]
+    def to_markdown(self, tablefmt: str = "pipe") -> str:
+        """
+        :param tablefmt: One of ``tabulate``'s formats.
+        :return: A table: the sensors, ranked, with the mean returns at each strength.
+        """
+        table = self.frame.pivot(index="sensor", columns="strength", values="return").loc[self._listed]
         largest = self.frame[self.frame["strength"] == self.frame["strength"].max()].set_index("sensor")
         errors = [_with_unit(largest.loc[sensor]) for sensor in table.index]
         table.insert(0, "largest error", errors)
         return table.rename(columns=lambda name: name if isinstance(name, str) else f"× {name:g}").to_markdown(
-            floatfmt=".0f" if abs(self.natural) >= 100 else ".3g"
+            floatfmt=".0f" if abs(self.natural) >= 100 else ".3g", tablefmt=tablefmt
         )
 
     def plot(self) -> "Figure":
@@ -76,7 +85,7 @@ class SensorRanking:
             with its standard error; the dashed line is the return with perfect sensors.
         :raises ImportError: if matplotlib is not installed.
         """
-        listed = [*self.sensors, ALL]
+        listed = self._listed
         strengths = sorted(self.frame["strength"].unique())
         figure, axes = canvas(8.0, 1.4 + 0.36 * len(listed))
         axes.axvline(self.natural, color="0.35", ls="--", lw=1.2, zorder=1)
@@ -98,7 +107,7 @@ class SensorRanking:
         axes.set_yticks(np.arange(len(listed)), names)
         axes.invert_yaxis()
         axes.set_ylim(len(listed) - 0.4, -0.6)
-        axes.axhline(len(listed) - 1.5, color="0.8", lw=1)
+        axes.axhline(len(self.sensors) - 0.5, color="0.8", lw=1)
         axes.set_xlabel(f"mean return; dashed: {number(self.natural)} with perfect sensors")
         axes.set_title("Worst case of one sensor at a time", loc="left")
         if len(strengths) > 1:
@@ -109,7 +118,7 @@ class SensorRanking:
 def rank_sensors(
     model: OnPolicyAlgorithm,
     env: gym.Env[Any, Any] | VecEnv,
-    sensors: Sensors,
+    sensors: SensorsLike,
     strengths: float | Sequence[float] = 1.0,
     n_eval_episodes: int = 20,
     seed: int = seeds.REPORT[0],
@@ -119,16 +128,16 @@ def rank_sensors(
 ) -> SensorRanking:
     """
     Evaluate an agent while an adversary moves the reading of one sensor within its bound, one sensor after the other,
-    then those of all; always on the same episodes.
+    then those of all, and under the sheet's random faults; always on the same episodes.
 
     The objective is that of MAD: the KL divergence of what the policy does from what it does at the clean observation.
-    The search is PGD from a random start, the best of two, and not MAD's SGLD: the noise of SGLD has a size of its own,
-    which drowns the gradient where the bound of a sensor is a small share of σ. Like every attack, this one bounds the
-    worst case from one side: the true one may be lower.
+    The search is PGD from a random start, the best of two, and not MAD's SGLD: within a small bound the gradient of the
+    divergence is small, and smallest for robust agents, so that SGLD's noise drowns it. Like every attack, this one
+    bounds the worst case from one side: the true one may be lower.
 
     :param model: The agent, any SB3 on-policy one.
     :param env: Its environment, wrapped as in training, with the statistics of ``VecNormalize``.
-    :param sensors: The spec sheet. Sensors without a bound are left out.
+    :param sensors: The spec sheet, its YAML file, or it as plain data. Sensors without a bound are left out.
     :param strengths: Shares of the sheet, one or several.
     :param n_eval_episodes: Number of episodes for each sensor and strength.
     :param seed: Seed of the first episode.
@@ -139,6 +148,7 @@ def rank_sensors(
     :raises ValueError: for a strength that is not above 0, no bound, or a sheet or environment that does not fit.
     :raises TypeError: if the model or its observation space cannot be attacked.
     """
+    sensors = as_sensors(sensors)
     shares = [float(share) for share in np.atleast_1d(strengths)]
     check_settings("mad", shares)
     config = EvalConfig(n_eval_episodes, seed, deterministic)
@@ -152,7 +162,9 @@ def rank_sensors(
 
     bounded = [name for name, sensor in sensors.sensors.items() if sensor.bound > 0 or sensor.proportional > 0]
     whole = attack_of(sensors)
-    with tqdm(total=1 + len(bounded), unit="sensor", disable=not progress_bar) as bar:
+    faults = SensorNoise(model, 1.0, sensors, unwrap_vec_normalize(venv))
+    some = [(FAULTS, faults)] if any(sensor.faults for sensor in sensors.sensors.values()) else []
+    with tqdm(total=1 + len(bounded) + len(some), unit="sensor", disable=not progress_bar) as bar:
         report = evaluate_robustness(
             model, venv, [whole.at(share) for share in shares], 1.0, n_eval_episodes, seed, deterministic, warn=False
         )
@@ -163,8 +175,8 @@ def rank_sensors(
             _row(ALL, sensors, share, everything.loc[everything["epsilon"] == share, "return"].to_numpy(), natural)
             for share in shares
         ]
-        for name in bounded:
-            attack = attack_of(sensors.only(name))
+        trials: list[tuple[Any, Attack]] = [(name, attack_of(sensors.only(name))) for name in bounded]
+        for name, attack in [*trials, *some]:
             for share in shares:
                 episodes = run_trial(origin_of(model, venv), model, venv, attack.at(share), config)
                 rows.append(_row(name, sensors, share, np.array([episode[-2] for episode in episodes]), natural))

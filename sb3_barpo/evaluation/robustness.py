@@ -23,12 +23,14 @@ from sb3_barpo.attacks.victim import undisturbed
 from sb3_barpo.evaluation.auto import AutoBudget, find_auto
 from sb3_barpo.evaluation.budgets import Budget, check_budget
 from sb3_barpo.evaluation.episodes import is_monitored, run_episodes
-from sb3_barpo.evaluation.judged import describe, env_of, own_ball, own_epsilon, too_weak, unit_of
+from sb3_barpo.evaluation.judged import describe, env_of, too_weak
 from sb3_barpo.evaluation.members import Victim
 from sb3_barpo.evaluation.report import RobustnessReport
 from sb3_barpo.evaluation.rows import COLUMNS, NATURAL, Origin, make_rows
 from sb3_barpo.evaluation.search import find_attacks
 from sb3_barpo.evaluation.settings import EvalConfig
+from sb3_barpo.evaluation.within import DEFAULT, Within, own, own_epsilon, within_sheet
+from sb3_barpo.sensors import SensorsLike, as_sensors
 
 #: The field's strength for Hopper-v5 (Zhang et al., NeurIPS 2020).
 USUAL_EPSILON = 0.075
@@ -50,6 +52,7 @@ def evaluate_robustness(
     folder: str | Path | None = None,
     ball: Ball | None = None,
     algorithm: str | None = None,
+    sensors: SensorsLike | None = None,
 ) -> RobustnessReport:
     """
     Evaluate a model on the same episodes, first without an attack, then under each attack.
@@ -70,7 +73,8 @@ def evaluate_robustness(
         :class:`Attack` objects, fitted if they are learned. Objects keep their own ε.
     :param epsilon: Strength of the named attacks, in units of what the policy sees; or several, for a
         curve over ε. Defaults to the strength that the agent shall withstand (its ε at the end of training, without the
-        margin), and to 0.075 for agents that were not trained to be robust.
+        margin), and to 0.075 for agents that were not trained to be robust. In the ball of a spec sheet it is a share
+        of the sheet, and defaults to 1.
     :param n_eval_episodes: Number of episodes for each attack and ε.
     :param seed: Seed of the first episode.
     :param deterministic: Whether the agent takes its most likely action.
@@ -88,6 +92,8 @@ def evaluate_robustness(
         by key.
     :param algorithm: What the report says trained the agent, by default the name of its class. The seed of training is
         the model's ``seed``.
+    :param sensors: A spec sheet, its YAML file or it as plain data, in place of a ball: the named attacks stay within
+        the sensors' bounds. By default the agent's own, if it was trained with one.
     :return: The report, one row an episode.
     :raises ValueError: for a setting out of range, unknown or doubled attacks, spaces that differ from the model's, an
         environment that is under attack already, an attack that is not fitted, or fitted on another victim, or a
@@ -95,54 +101,69 @@ def evaluate_robustness(
     :raises TypeError: if the model or its observation space cannot be attacked, or something among
         ``attacks`` is no attack.
     """
+    venv = BaseAlgorithm._wrap_env(env)
+    within = _within(model, venv, ball, sensors)
     if epsilon is None:
-        epsilon = own_epsilon(model) or USUAL_EPSILON
-    ball = own_ball(model) if ball is None else ball
+        epsilon = 1.0 if sensors is not None else own_epsilon(model) or USUAL_EPSILON
     check_settings(attacks, epsilon, budget)
     config = EvalConfig(n_eval_episodes, seed, deterministic)
-    venv = BaseAlgorithm._wrap_env(env)
     _check_env(model, venv, warn)
     listed, strengths = attack_names(attacks), _strengths(epsilon)
     if wants_auto(attacks):
         listed = list(dict.fromkeys(listed))
     strongest = max(given.epsilon if isinstance(given, Attack) else max(strengths) for given in listed)
-    if warn and (weak := too_weak(model, venv, strongest, ball)):
+    if warn and (weak := too_weak(model, venv, strongest, within)):
         warnings.warn(weak, UserWarning, stacklevel=2)
     for given in listed:
         if isinstance(given, LearnedAttack):
             given.check_victim(model, venv)
     found, told = dict[str, Attack](), dict[str, Any]()
-    victim = Victim(model, venv, None if folder is None else Path(folder), ball)
+    victim = Victim(model, venv, None if folder is None else Path(folder), within.ball)
     if wants_auto(attacks):
-        own = budget if isinstance(budget, AutoBudget) else None
-        ((found, told),) = find_auto([victim], max(strengths), own, n_jobs, seed, deterministic, progress_bar)
+        given_budget = budget if isinstance(budget, AutoBudget) else None
+        ((found, told),) = find_auto([victim], max(strengths), given_budget, n_jobs, seed, deterministic, progress_bar)
         listed = [attack for attack in listed if attack in found or attack not in AUTO]
     elif to_learn := learned_names(listed):
         grid = "quick" if isinstance(budget, AutoBudget) else budget
         (learned,) = find_attacks([victim], to_learn, max(strengths), grid, n_jobs, seed, deterministic, progress_bar)
         found = dict(learned)
-    trials: list[Attack | None] = [None, *_build(model, listed, strengths, found, ball)]
-    origin = origin_of(model, venv, name, algorithm)
+    trials: list[Attack | None] = [None, *_build(model, listed, strengths, found, within.ball)]
+    origin = origin_of(model, venv, name, algorithm, within)
     rows: list[tuple[Any, ...]] = []
     with tqdm(total=len(trials) * n_eval_episodes, unit="episode", disable=not progress_bar) as bar:
         for attack in trials:
             what = NATURAL if attack is None else f"{attack.name} at ε = {attack.epsilon:g}"
             bar.set_description(f"{origin.agent}, {what}")
             rows += run_trial(origin, model, venv, attack, config, bar.update)
-    judged = {"agents": {origin.agent: {**describe(model, venv, ball, None), **({"auto": told} if told else {})}}}
+    judged = {"agents": {origin.agent: {**describe(model, venv, within, None), **({"auto": told} if told else {})}}}
     return RobustnessReport(pd.DataFrame(rows, columns=COLUMNS), judged)
 
 
-def origin_of(model: OnPolicyAlgorithm, venv: VecEnv, name: str | None = None, algorithm: str | None = None) -> Origin:
+def _within(model: OnPolicyAlgorithm, venv: VecEnv, ball: Ball | None, sensors: SensorsLike | None) -> Within:
+    if sensors is None:
+        return own(model, venv) if ball is None else Within(ball)
+    if ball is not None:
+        raise ValueError("Both ball and sensors say how far an observation may move. Leave one of them out.")
+    return within_sheet(model, venv, as_sensors(sensors))
+
+
+def origin_of(
+    model: OnPolicyAlgorithm,
+    venv: VecEnv,
+    name: str | None = None,
+    algorithm: str | None = None,
+    within: Within = DEFAULT,
+) -> Origin:
     """
     :param model: The agent.
     :param venv: Its environments.
     :param name: Its name, by default that of its class.
     :param algorithm: What trained it, by default its class.
+    :param within: Where attacks move its observations.
     :return: What its rows say of it; its seed of training is the model's own.
     """
     kind = type(model).__name__
-    return Origin(name or kind, algorithm or kind, model.seed, env_of(venv)[0], unit_of(venv))
+    return Origin(name or kind, algorithm or kind, model.seed, env_of(venv)[0], within.unit(venv))
 
 
 def run_trial(

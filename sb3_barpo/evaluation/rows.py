@@ -36,7 +36,7 @@ class Origin(NamedTuple):
     :param train_seed: The seed that it was trained with, ``None`` if it is unknown.
     :param env: Id of its environment, empty if it is unknown.
     :param unit: What ε is measured in: ``"std"`` for standard deviations, under ``VecNormalize``, ``"raw"`` for the
-        environment's own units, empty if it is unknown.
+        environment's own units, ``"sheet"`` for shares of a spec sheet, empty if it is unknown.
     """
 
     agent: str

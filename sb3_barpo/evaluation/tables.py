@@ -95,11 +95,12 @@ def _units(units: list[str]) -> str:
     if len(units) > 1:
         return (
             " The agents' ε are in different units (std: standard deviations, under VecNormalize; raw: the "
-            "environment's own), so equal numbers are not equally strong attacks."
+            "environment's own; sheet: shares of a spec sheet), so equal numbers are not equally strong attacks."
         )
     return {
         "std": " ε is in standard deviations of the observations, under VecNormalize.",
         "raw": " ε is in the observations' own units.",
+        "sheet": " ε is a share of the spec sheet: 1 is the sheet.",
     }.get(units[0], "")
 
 
@@ -112,7 +113,11 @@ def verdict(rows: Rows) -> str:
     table = rows.summary()
     attacks = [attack for attack in rows.attacks if attack in table]
     under = _joined(attacks) if len(attacks) == 1 else f"the worst of {_joined(attacks)}"
-    unit = {"std": " standard deviations", "raw": " raw units"}.get(rows.units[0], "") if len(rows.units) == 1 else ""
+    unit = (
+        {"std": " standard deviations", "raw": " raw units", "sheet": " of the spec sheet"}.get(rows.units[0], "")
+        if len(rows.units) == 1
+        else ""
+    )
     opening = f"Under {under} at ε = {rows.epsilons[-1]:g}{unit} ({counted(len(rows.seeds))} each)"
     harmed = table["worst_case"] < table["natural"]
     clauses = [_kept(table[harmed])] if harmed.any() else []

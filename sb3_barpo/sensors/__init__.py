@@ -10,10 +10,11 @@ from sb3_barpo.sensors.attack import SensorNoise
 from sb3_barpo.sensors.faults import Faults
 from sb3_barpo.sensors.features import FEATURES
 from sb3_barpo.sensors.sheet import Feature, Sensor, Sensors, SensorsLike, as_sensors
-from sb3_barpo.sensors.worst_case import ball, refresh, within_sheet
+from sb3_barpo.sensors.worst_case import EPSILON_OF_SHEET, ball, refresh, within_sheet
 from sb3_barpo.sensors.wrappers import SensorFaults, VecSensorFaults
 
 __all__ = [
+    "EPSILON_OF_SHEET",
     "FEATURES",
     "Faults",
     "Feature",

@@ -95,6 +95,14 @@ class Sensor:
             raise ValueError(f"A sensor's low must be below its high, but they are {self.low!r} and {self.high!r}.")
 
     @property
+    def largest_error(self) -> str:
+        """
+        What the sheet allows, in its unit: ``"±0.2 deg"``; a proportional error in percent, empty without either.
+        """
+        parts = [f"±{self.bound:.3g} {self.unit}".rstrip()] * (self.bound > 0)
+        return " ".join(parts + [f"±{100 * self.proportional:.3g} %"] * (self.proportional > 0))
+
+    @property
     def faults(self) -> list[str]:
         """The faults that it has at random, by name; those of limits for adversaries alone are left out."""
         sizes = [name for name in (*_SIZES[1:], *_RATES, "delay") if getattr(self, name) > 0]
@@ -157,25 +165,29 @@ class Sensors:
                 f"There are no names of features for {self.features!r}. Known are {', '.join(FEATURES)}; for another "
                 "environment, list the names in the order of its observation."
             )
-        names = self.names
-        if not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
-            raise ValueError(f"The names of the features must be different strings, but they are {names!r}.")
+        proper = {name for name in self.names if isinstance(name, str) and not _INDEX.fullmatch(name)}
+        if len(proper) < len(self.names):
+            names = f"they are {self.names!r}"
+            raise ValueError(f"The names of the features must be different strings, and no numbers, but {names}.")
         if not isinstance(self.features, str):
-            object.__setattr__(self, "features", names)
+            object.__setattr__(self, "features", self.names)
         # JSON has no numbers for keys: "3" is index 3.
-        known = {self._plain(feature): sensor for feature, sensor in self.sensors.items()}
+        known = {
+            int(feature) if isinstance(feature, str) and _INDEX.fullmatch(feature) else feature: sensor
+            for feature, sensor in self.sensors.items()
+        }
         if len(known) < len(self.sensors):
             raise ValueError(f"Each feature has one sensor, but some are named twice: {list(self.sensors)!r}.")
         object.__setattr__(self, "sensors", known)
-
-    def _plain(self, feature: Feature) -> Feature:
-        is_index = isinstance(feature, str) and _INDEX.fullmatch(feature) and feature not in self.names
-        return int(feature) if is_index else feature
 
     @property
     def names(self) -> tuple[str, ...]:
         """The names of the features, in their order; empty if they are not known."""
         return FEATURES[self.features] if isinstance(self.features, str) else tuple(self.features)
+
+    def __str__(self) -> str:
+        limits = {feature: sensor.largest_error for feature, sensor in self.sensors.items()}
+        return ", ".join(f"{feature} {limit}" for feature, limit in limits.items() if limit)
 
     def at(self, strength: float) -> "Sensors":
         """
@@ -237,7 +249,7 @@ class Sensors:
     def spec(self) -> dict[str, Any]:
         """:return: The sheet as plain data, for JSON, YAML and :meth:`from_spec`. Defaults are left out."""
         features = self.features if isinstance(self.features, str) else list(self.features)
-        listed = {feature: sensor.spec() for feature, sensor in self.sensors.items()}
+        listed = {str(feature): sensor.spec() for feature, sensor in self.sensors.items()}
         return {**({"features": features} if features else {}), "sensors": listed}
 
     def save(self, path: str | Path) -> None:

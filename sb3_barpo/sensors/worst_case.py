@@ -12,6 +12,9 @@ from sb3_barpo.policies.spaces import by_parts
 from sb3_barpo.sensors.places import Place, places
 from sb3_barpo.sensors.sheet import Sensors
 
+#: The default strength in training: all of the sheet in the end.
+EPSILON_OF_SHEET = "ramp_1.0"
+
 
 def ball(sheet: Sensors, space: spaces.Box | spaces.Dict, vec_normalize: VecNormalize | None = None) -> LinfBall:
     """

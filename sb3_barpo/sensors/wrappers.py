@@ -5,7 +5,7 @@ from typing import Any, SupportsFloat
 import gymnasium as gym
 import numpy as np
 from gymnasium.utils import RecordConstructorArgs
-from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, unwrap_vec_normalize
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize, unwrap_vec_normalize
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 
 from sb3_barpo.policies.spaces import by_key
@@ -44,26 +44,34 @@ class SensorFaults(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
 
 class VecSensorFaults(VecEnvWrapper):
     """
-    The same for SB3's environments, with the same numbers: the sensors of environment ``i`` have its seed. Goes inside
-    ``VecNormalize``.
+    The same for SB3's environments, with the same numbers: the sensors of environment ``i`` have its seed.
 
-    :param venv: The environments, not normalised.
+    Inside ``VecNormalize``, its statistics are those of what the sensors report, as on a machine that normalises its
+    own readings. Around it, they are those of the true observations. The last observation of an episode, of which
+    ``VecNormalize`` keeps no original, is then right up to its rounding and clipping.
+
+    :param venv: The environments.
     :param sensors: The spec sheet, its YAML file, or it as plain data.
     :param strength: Share of the sheet: 1 is the sheet, 0 changes nothing.
-    :raises ValueError: if the environments are normalised, the sheet does not fit their observations, or the strength
-        is out of range.
+    :raises ValueError: if there are wrappers between the sensors and a ``VecNormalize`` inside, the sheet does not fit
+        the observations, or the strength is out of range.
     :raises TypeError: if a sensor measures what is not a ``Box`` of numbers.
     """
 
     def __init__(self, venv: VecEnv, sensors: SensorsLike, strength: float = 1.0) -> None:
-        if unwrap_vec_normalize(venv) is not None:
+        if not isinstance(venv, VecNormalize) and unwrap_vec_normalize(venv) is not None:
             raise ValueError(
-                "Sensors measure raw observations, but these environments are normalised already. Put the sensors "
-                "inside: VecNormalize(VecSensorFaults(venv, sensors))."
+                f"Sensors measure raw observations, which {type(venv).__name__} hides: these are normalised already. "
+                "Put the sensors inside VecNormalize, or directly around it."
             )
         super().__init__(venv)
+        inner = venv.venv if isinstance(venv, VecNormalize) else venv
         sheet = as_sensors(sensors).at(strength)
-        self._faults = [Faults(sheet, venv.observation_space) for _ in range(venv.num_envs)]
+        self._faults = [Faults(sheet, inner.observation_space) for _ in range(venv.num_envs)]
+
+    @property
+    def _normalize(self) -> VecNormalize | None:
+        return self.venv if isinstance(self.venv, VecNormalize) else None
 
     def seed(self, seed: int | None = None) -> list[int | None]:
         seeds = list(self.venv.seed(seed))
@@ -78,11 +86,22 @@ class VecSensorFaults(VecEnvWrapper):
         observations, rewards, dones, infos = self.venv.step_wait()
         infos = list(infos)
         for i in np.flatnonzero(dones).tolist():
-            last = self._faults[i].read(infos[i]["terminal_observation"], start=False)
-            infos[i] = {**infos[i], "terminal_observation": last}
+            seen = infos[i]["terminal_observation"]
+            raw = self._normalize.unnormalize_obs(seen) if self._normalize else seen
+            infos[i] = {**infos[i], "terminal_observation": self._shown(seen, raw, self._faults[i].read(raw, False))}
         return self._read(observations, dones), rewards, dones, infos
 
     def _read(self, observations: Any, starts: np.ndarray) -> Any:
-        n_envs = range(self.num_envs)
-        rows = [self._faults[i].read(by_key(lambda part, i=i: part[i], observations), bool(starts[i])) for i in n_envs]
-        return by_key(lambda *parts: np.stack(parts), *rows)
+        raw = self._normalize.get_original_obs() if self._normalize else observations
+        rows = [
+            faults.read(by_key(lambda part, i=i: part[i], raw), bool(starts[i]))
+            for i, faults in enumerate(self._faults)
+        ]
+        return self._shown(observations, raw, by_key(lambda *parts: np.stack(parts), *rows))
+
+    def _shown(self, seen: Any, raw: Any, read: Any) -> Any:
+        """What is read, as the policy sees it; what no fault has touched stays as it was, bit for bit."""
+        if self._normalize is None:
+            return read
+        shown = self._normalize.normalize_obs(read)
+        return by_key(lambda was, now, old, new: np.where(new == old, was, now), seen, shown, raw, read)

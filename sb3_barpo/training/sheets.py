@@ -6,10 +6,10 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from sb3_barpo.adversary import Adversary
 from sb3_barpo.policies.spaces import check_observation_space
-from sb3_barpo.sensors import Sensors, as_sensors, refresh, within_sheet
+from sb3_barpo.sensors import EPSILON_OF_SHEET, Sensors, as_sensors, refresh, within_sheet
 
-#: The default strengths: the field's for Hopper, and all of a sheet.
-EPSILON, EPSILON_OF_SHEET = "ramp_0.075", "ramp_1.0"
+#: The default strength: the field's for Hopper.
+EPSILON = "ramp_0.075"
 
 
 class WithSheet(OnPolicyAlgorithm):

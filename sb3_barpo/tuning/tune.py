@@ -14,6 +14,7 @@ from sb3_barpo.figures import number
 from sb3_barpo.hyperparams import entry
 from sb3_barpo.resume import check_writable
 from sb3_barpo.schedules import as_schedule
+from sb3_barpo.sensors import EPSILON_OF_SHEET, as_sensors
 from sb3_barpo.tuning.confirm import PAPER, Confirmation, by_candidate, candidate, confirm, ranked, strengths
 from sb3_barpo.tuning.results import confirmed_markdown, plain, script, write_study, zoo_entry
 from sb3_barpo.tuning.strength import suggest_strength
@@ -113,7 +114,7 @@ def task(algo: str, env: str, **changes: Any) -> tuple[Agent, float]:
     :param env: Id of the environment, ``My-v0`` or ``mymod:My-v0``; one without an entry takes the default one.
     :param changes: Arguments of :class:`sb3_barpo.experiment.Agent` that replace the entry's; ``kwargs`` are added to
         the entry's, and take all keys that an entry of the RL Zoo has.
-    :return: The agent without a strength, and the entry's strength at the end of training.
+    :return: The agent without a strength, and the entry's strength at the end of training; 1 with ``sensors``.
     :raises ValueError: for an unknown algorithm, environment or setting.
     """
     check_algorithm(algo)
@@ -126,7 +127,10 @@ def task(algo: str, env: str, **changes: Any) -> tuple[Agent, float]:
         )
     check_settings(algo, own)
     usual = entry(algo, find_env(env, given.get("gym_packages", ())))
-    epsilon = as_schedule(usual.pop("epsilon"))(0.0)
+    strength, sheet = usual.pop("epsilon"), own.get("sensors")
+    epsilon = as_schedule(strength if sheet is None else EPSILON_OF_SHEET)(0.0)
+    if sheet is not None:
+        own["sensors"] = as_sensors(sheet).spec()  # what a study stores must not change with a file
     for name in ("policy", "margin", *OURS[algo].settings):
         usual.pop(name, None)
     kwargs = usual | own

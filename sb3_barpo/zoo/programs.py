@@ -17,6 +17,7 @@ from typing import Any
 from sb3_barpo.algorithms import OURS
 from sb3_barpo.environments import find_env
 from sb3_barpo.resume import check_writable
+from sb3_barpo.sensors import EPSILON_OF_SHEET
 from sb3_barpo.zoo.hub import upload
 from sb3_barpo.zoo.registration import register
 from sb3_barpo.zoo.settings import check_settings
@@ -188,6 +189,10 @@ def _prepare_training(given: argparse.Namespace) -> list[str]:
         # A module, not a path: it is recorded with the agent, which may be uploaded.
         given.conf_file = f"sb3_barpo.hyperparams.{given.algo}"
         added += ["--conf-file", given.conf_file]
+        if (given.hyperparams or {}).get("sensors") is not None and "epsilon" not in given.hyperparams:
+            # The entry's is in units of normalised observations; of a sheet it would be a small share.
+            given.hyperparams["epsilon"] = EPSILON_OF_SHEET
+            added += ["--hyperparams", *(f"{key}:{value!r}" for key, value in given.hyperparams.items())]
     if given.n_timesteps and 0 < given.n_timesteps < _EVAL_FREQ and given.eval_freq is None:
         added += ["--eval-freq", str(max(given.n_timesteps // 2, 1000))]
     if given.storage and "://" not in given.storage and not os.path.isabs(given.storage):

@@ -9,6 +9,7 @@ from typing import Any
 from sb3_barpo.algorithms import OURS, algorithm
 from sb3_barpo.checks import require_margin
 from sb3_barpo.schedules import as_schedule
+from sb3_barpo.sensors import as_sensors
 
 #: Keys of an entry that the Zoo itself takes. All others are arguments of the algorithm.
 _ZOO_KEYS = {"callback", "env_kwargs", "env_wrapper", "frame_stack", "monitor_kwargs", "n_envs", "n_timesteps"}
@@ -24,8 +25,9 @@ def check_settings(algo: str, settings: Mapping[str, Any]) -> None:
     :param algo: One of this package's algorithms, or one on which they build, such as ``"ppo"``.
     :param settings: The entry.
     :raises ValueError: for a key that neither the Zoo nor the algorithm knows, a number written as text, or an invalid
-        schedule or margin.
-    :raises TypeError: for a strength that is neither a number nor a schedule.
+        schedule, margin or spec sheet.
+    :raises TypeError: for a strength that is neither a number nor a schedule, or a sheet that is none.
+    :raises OSError: if the file of a sheet cannot be read.
     """
     known = known_settings(algo)
     for key, value in settings.items():
@@ -52,6 +54,8 @@ def check_settings(algo: str, settings: Mapping[str, Any]) -> None:
             as_schedule(settings[key])
     if settings.get("margin") is not None:
         require_margin("margin", settings["margin"])
+    if settings.get("sensors") is not None:
+        as_sensors(settings["sensors"])
 
 
 def known_settings(algo: str) -> frozenset[str]:
