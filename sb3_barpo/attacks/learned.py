@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.utils import set_random_seed
-from stable_baselines3.common.vec_env import VecEnv, is_vecenv_wrapped
+from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_barpo.adversary import Ball, Bounds, DictBounds, L2Ball, LinfBall
 from sb3_barpo.attacks.attack import Attack
 from sb3_barpo.attacks.memory import Memory
 from sb3_barpo.attacks.victim import normalizer_digest, undisturbed, victim_digest
 from sb3_barpo.attacks.wrappers import AttackObservation, VecAttackObservation
+from sb3_barpo.vec_envs import is_wrapped, seed_if_possible
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -98,7 +99,7 @@ class LearnedAttack(Attack):
         drawn = int(np.random.SeedSequence().generate_state(1)[0])
         set_random_seed(drawn if self.seed_of_fit is None else self.seed_of_fit)
         if self.seed_of_fit is not None:
-            venv.seed(self.seed_of_fit)
+            seed_if_possible(venv, self.seed_of_fit)
         self.seed(self.seed_of_fit)
 
     @abstractmethod
@@ -233,7 +234,7 @@ def check_clean_env(model: OnPolicyAlgorithm, venv: VecEnv) -> None:
                 f"The environment's {what} must be the model's, but it is {getattr(venv, what)} and the model's is "
                 f"{getattr(model, what)}. Use the environment of the training, wrapped in the same way."
             )
-    if is_vecenv_wrapped(venv, VecAttackObservation) or any(venv.env_is_wrapped(AttackObservation)):
+    if is_wrapped(venv, AttackObservation, VecAttackObservation):
         raise ValueError(
             "The environment must not be under attack already, but it is wrapped by AttackObservation or "
             "VecAttackObservation. Pass the clean environment."

@@ -16,7 +16,7 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.utils import obs_as_tensor
-from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 from tqdm import tqdm
 
@@ -27,9 +27,10 @@ from sb3_barpo.attacks.quick_ppo import QuickPPO
 from sb3_barpo.policies.evaluate import policy_output
 from sb3_barpo.policies.spaces import by_key, by_parts, usual_policy
 from sb3_barpo.policies.views import evaluation_mode
+from sb3_barpo.vec_envs import Wrapper, seed_if_possible
 
 
-class RoleReversedVecEnv(VecEnvWrapper):
+class RoleReversedVecEnv(Wrapper):
     """
     The adversary's side of an environment. It sees what the victim should see, clean; its action decides what the
     victim sees instead; its reward is what the victim loses. The victim is part of the environment and acts
@@ -46,6 +47,11 @@ class RoleReversedVecEnv(VecEnvWrapper):
         self.attack = attack
         self._bounds = bounds_of(attack.observation_space, venv, attack.model.device)
         self._limits = HeldLimits(attack.model)
+
+    def seed(self, seed: int | None = None) -> list[int | None]:
+        """SB3's algorithms seed their environments; those that take no seed go without."""
+        seed_if_possible(self.venv, seed)
+        return [None] * self.num_envs
 
     def reset(self) -> VecEnvObs:
         self._clean = self.venv.reset()

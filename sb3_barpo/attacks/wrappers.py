@@ -16,7 +16,6 @@ from stable_baselines3.common.preprocessing import is_image_space, is_image_spac
 from stable_baselines3.common.type_aliases import PolicyPredictor
 from stable_baselines3.common.vec_env import (
     VecEnv,
-    VecEnvWrapper,
     VecNormalize,
     VecTransposeImage,
 )
@@ -26,6 +25,7 @@ from sb3_barpo.adversary import HeldLimits
 from sb3_barpo.attacks.attack import Attack
 from sb3_barpo.attacks.memory import Memory
 from sb3_barpo.policies.spaces import by_key, by_parts, in_type_of
+from sb3_barpo.vec_envs import Wrapper
 
 
 def _perturbed(
@@ -129,7 +129,7 @@ def _within(raw: np.ndarray, clean: np.ndarray, space: gym.Space[Any], free: Any
     return in_type_of(clean, raw)[0]
 
 
-class VecAttackObservation(VecEnvWrapper):
+class VecAttackObservation(Wrapper):
     """
     SB3 environments under attack, all in one batch. Goes outside ``VecNormalize``, whose statistics stay clean.
     ``seed`` seeds the attack too.

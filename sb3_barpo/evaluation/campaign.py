@@ -1,5 +1,6 @@
 """What ``sb3-barpo evaluate`` does: search for the attacks on each agent, attack, and write the report."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
@@ -9,7 +10,7 @@ import pandas as pd
 import torch as th
 from joblib import Parallel, delayed
 
-from sb3_barpo.adversary import Ball, L2Ball, LinfBall
+from sb3_barpo.adversary import Ball, L2Ball, LinfBall, SpaceWarning, space_warning, warn_of_space
 from sb3_barpo.agents.load import LoadedAgent
 from sb3_barpo.agents.pack import pack, unpack
 from sb3_barpo.attacks import ATTACKS, Attack, LearnedAttack, attack_names
@@ -120,13 +121,20 @@ def evaluate(
                 found[name].save(path)
             tasks += [(content, origin, name, path, strength, within) for strength in strengths]
     rows: list[tuple[Any, ...]] = []
+    warned: dict[str, str] = {}
     n_episodes = len(tasks) * n_eval_episodes
     with Progress("attacks", len(tasks), n_episodes, "episode", progress_bar, n_jobs) as progress:
         waiting = (delayed(_trial)(*task, config, progress.tell) for task in tasks)
-        for task, some in zip(tasks, Parallel(n_jobs, return_as="generator")(waiting), strict=True):
+        for task, (some, warning) in zip(tasks, Parallel(n_jobs, return_as="generator")(waiting), strict=True):
             rows += some
             _, origin, attack, _, strength, _ = task
+            if warning:
+                warned.setdefault(origin.agent, warning)
             progress.finished(f"{attack or NATURAL} on {origin.agent}{f' at ε = {strength:g}' if attack else ''}")
+    for agent in agents:
+        if agent.name in warned:
+            warn_of_space(agent.model, f"{agent.name}: {warned[agent.name]}")
+            _add_warning(judged["agents"][agent.name], warned[agent.name])
     report = RobustnessReport(pd.DataFrame(rows, columns=COLUMNS), judged)
     if any(learned):
         tried = {agent.name: members_tried(folder) for agent, folder in zip(agents, folders, strict=True)}
@@ -178,8 +186,12 @@ def _ball(agents: Sequence[LoadedAgent], ball: str | None) -> Ball | None:
 def _described(agent: LoadedAgent, ball: Ball | None, epsilon: float) -> dict[str, Any]:
     told = describe(agent.model, agent.venv, ball, agent)
     if weak := too_weak(agent.model, agent.venv, epsilon, ball):
-        told["warning"] = weak
+        _add_warning(told, weak)
     return told
+
+
+def _add_warning(told: dict[str, Any], warning: str) -> None:
+    told["warning"] = f"{told.get('warning', '')} {warning}".strip()
 
 
 def _claim(output: Path, settings: dict[str, Any]) -> None:
@@ -210,7 +222,8 @@ def _trial(
     ball: Ball | None,
     config: EvalConfig,
     tell: Tell,
-) -> list[tuple[Any, ...]]:
+) -> tuple[list[tuple[Any, ...]], str]:
+    """:return: Rows of the report, and what is to be warned of, which processes would say again and again."""
     th.set_num_threads(1)  # processes share the cores; more threads slow small networks down
     model, venv = unpack(content)
     attack: Attack | None = None
@@ -219,9 +232,11 @@ def _trial(
     elif name is not None:
         kind: Any = ATTACKS[name]
         attack = kind(model, epsilon, ball=ball)
-    rows = run_trial(origin, model, venv, attack, config, tell)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SpaceWarning)
+        rows = run_trial(origin, model, venv, attack, config, tell)
     tell(0)
-    return rows
+    return rows, space_warning(model)
 
 
 def _worst(

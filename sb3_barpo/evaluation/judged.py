@@ -12,10 +12,11 @@ from gymnasium import spaces
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper, unwrap_vec_normalize
 
-from sb3_barpo.adversary import Ball, LinfBall
+from sb3_barpo.adversary import Ball, LinfBall, space_warning
 from sb3_barpo.agents.load import LoadedAgent
 from sb3_barpo.schedules import as_schedule
 from sb3_barpo.training.robust import RobustUpdate
+from sb3_barpo.vec_envs import attribute
 
 #: What ε is measured in, as rows say it, and in words.
 UNITS = {"std": "standard deviations", "raw": "raw units", "": ""}
@@ -30,10 +31,7 @@ def unit_of(venv: VecEnv) -> str:
 
 def env_of(venv: VecEnv) -> tuple[str, dict[str, Any]]:
     """:return: Id and arguments of the environments, ``""`` and none if they were not made by ``gym.make``."""
-    try:
-        spec = venv.get_attr("spec")[0]
-    except (AttributeError, NotImplementedError):  # a vector environment that implements less than SB3's
-        spec = None
+    spec = attribute(venv, "spec")
     return ("", {}) if spec is None else (spec.id, dict(spec.kwargs))
 
 
@@ -94,6 +92,8 @@ def describe(model: OnPolicyAlgorithm, venv: VecEnv, ball: Ball | None, loaded: 
         epsilon = model.epsilon if isinstance(model.epsilon, int | float | str) else repr(model.epsilon)
         strength = {"epsilon": epsilon, "margin": model.margin}
         told["training"] = {**strength, "ball": repr(model._adversary.ball), **model.outer_loss().spec()}
+    if warning := space_warning(model):
+        told["warning"] = warning
     if loaded is not None and loaded.note:
         told["assumed"] = loaded.note
     return told

@@ -13,6 +13,8 @@ from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 from tqdm import tqdm
 
+from sb3_barpo.vec_envs import Wrapper
+
 #: Takes a number of steps that are done; 0 when a unit is finished.
 Tell = Callable[[int], object]
 
@@ -95,7 +97,7 @@ def _ignore(steps: int) -> None:
     pass
 
 
-class _Counted(VecEnvWrapper):
+class _Counted(Wrapper):
     """Environments that tell how many steps they make."""
 
     def __init__(self, venv: VecEnv, tell: Tell) -> None:

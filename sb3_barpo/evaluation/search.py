@@ -9,6 +9,7 @@ import hashlib
 import json
 import tempfile
 import time
+import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -24,7 +25,7 @@ from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_barpo import seeds
-from sb3_barpo.adversary import Ball
+from sb3_barpo.adversary import Ball, SpaceWarning
 from sb3_barpo.agents.pack import pack, unpack
 from sb3_barpo.attacks import ATTACKS, LearnedAttack, RobustSarsa, SarsaMAD
 from sb3_barpo.attacks.two_rates import TwoRatesPolicy
@@ -202,13 +203,14 @@ def _fit(task: _Task, tell: Tell) -> str:
     start = time.monotonic()
     model, venv = unpack(task.victim)
     attack = _build(task, model)
-    if attack.origin is None:
-        attack.fit(counted_steps(venv, tell), task.member.total_timesteps)
     record = task.record
-    with undisturbed(model, venv):
-        episodes = run_episodes(
-            model, attack, venv, record["n_episodes"], record["search_seed"] + SELECTION, record["deterministic"]
-        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SpaceWarning)  # the evaluation says it once
+        if attack.origin is None:
+            attack.fit(counted_steps(venv, tell), task.member.total_timesteps)
+        with undisturbed(model, venv):
+            seed = record["search_seed"] + SELECTION
+            episodes = run_episodes(model, attack, venv, record["n_episodes"], seed, record["deterministic"])
     with replacing(task.path.with_suffix(".zip")) as file:
         attack.save(file)
     returns = [episode.reward for episode in episodes]
