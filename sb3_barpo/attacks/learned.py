@@ -18,6 +18,8 @@ from sb3_barpo.attacks.attack import Attack
 from sb3_barpo.attacks.memory import Memory
 from sb3_barpo.attacks.victim import normalizer_digest, undisturbed, victim_digest
 from sb3_barpo.attacks.wrappers import AttackObservation, VecAttackObservation
+from sb3_barpo.checks import require_env, require_model
+from sb3_barpo.policies.views import uncompiled
 from sb3_barpo.vec_envs import is_wrapped, seed_if_possible
 
 if TYPE_CHECKING:
@@ -85,6 +87,7 @@ class LearnedAttack(Attack):
             )
         if self.epsilon == 0:
             raise ValueError(f"{type(self).__name__} has nothing to learn at epsilon = 0: give it some strength.")
+        require_env(venv)
         check_clean_env(self.model, venv)
         with undisturbed(self.model, venv):
             self._seed_all(venv)
@@ -131,7 +134,7 @@ class LearnedAttack(Attack):
         :raises ValueError: if the attack was not fitted, or on another victim, or under other statistics of
             ``VecNormalize``, and may not be transferred.
         """
-        origin = self.check_fitted()
+        origin, model = self.check_fitted(), uncompiled(model)
         same_victim = origin.victim == victim_digest(model)
         if not self.transfer and not (same_victim and (venv is None or origin.normalizer == normalizer_digest(venv))):
             raise ValueError(
@@ -178,6 +181,8 @@ class LearnedAttack(Attack):
             victim, and ``transfer`` is not set, or the spaces of the two differ.
         :raises OSError: if it cannot be read.
         """
+        require_model(model)
+        model = uncompiled(model)
         record, weights = _read(path)
         kind = cls._kinds.get(record["attack"])
         if kind is None or not issubclass(kind, cls):

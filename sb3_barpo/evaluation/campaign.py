@@ -15,6 +15,7 @@ from sb3_barpo.agents.load import LoadedAgent
 from sb3_barpo.agents.pack import pack, unpack
 from sb3_barpo.attacks import ATTACKS, Attack, LearnedAttack, attack_names
 from sb3_barpo.attacks.victim import victim_digest
+from sb3_barpo.checks import require_model
 from sb3_barpo.evaluation import RobustnessReport
 from sb3_barpo.evaluation.judged import circumstances, describe, own_ball, own_epsilon, too_weak
 from sb3_barpo.evaluation.pages import file_name, write_pages
@@ -77,6 +78,8 @@ def evaluate(
     """
     if not agents:
         raise ValueError("There is no agent to evaluate: name at least one.")
+    for agent in agents:
+        require_model(agent)
     names = [agent.name for agent in agents]
     if len(set(names)) < len(names):
         raise ValueError(f"Each agent needs a name of its own, but they are called {', '.join(names)}. Give names.")

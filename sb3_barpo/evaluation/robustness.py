@@ -20,6 +20,7 @@ from sb3_barpo.adversary import Ball
 from sb3_barpo.attacks import ATTACKS, Attack, LearnedAttack, attack_names
 from sb3_barpo.attacks.learned import check_clean_env
 from sb3_barpo.attacks.victim import undisturbed
+from sb3_barpo.checks import require_env, require_model
 from sb3_barpo.evaluation.budgets import Budget, check_budget
 from sb3_barpo.evaluation.episodes import is_monitored, run_episodes
 from sb3_barpo.evaluation.judged import describe, env_of, own_ball, own_epsilon, too_weak, unit_of
@@ -27,6 +28,7 @@ from sb3_barpo.evaluation.report import RobustnessReport
 from sb3_barpo.evaluation.rows import COLUMNS, NATURAL, Origin, make_rows
 from sb3_barpo.evaluation.search import Victim, find_attacks
 from sb3_barpo.evaluation.settings import EvalConfig
+from sb3_barpo.policies.views import uncompiled
 
 #: The field's strength for Hopper-v5 (Zhang et al., NeurIPS 2020).
 USUAL_EPSILON = 0.075
@@ -91,6 +93,9 @@ def evaluate_robustness(
     :raises TypeError: if the model or its observation space cannot be attacked, or something among
         ``attacks`` is no attack.
     """
+    require_model(model)
+    require_env(env)
+    model = uncompiled(model)
     if epsilon is None:
         epsilon = own_epsilon(model) or USUAL_EPSILON
     ball = own_ball(model) if ball is None else ball

@@ -17,9 +17,11 @@ from sb3_barpo.adversary import check_observation_space
 from sb3_barpo.attacks import Attack, LearnedAttack
 from sb3_barpo.attacks.learned import check_clean_env
 from sb3_barpo.attacks.victim import undisturbed
+from sb3_barpo.checks import require_env, require_model
 from sb3_barpo.evaluation.episodes import run_episodes
 from sb3_barpo.evaluation.rows import NATURAL
 from sb3_barpo.policies.spaces import by_parts
+from sb3_barpo.policies.views import uncompiled
 from sb3_barpo.vec_envs import Wrapper, attribute
 
 
@@ -75,7 +77,9 @@ def trace_episode(
         not fitted, or fitted on another victim.
     :raises TypeError: if the observation space cannot be attacked.
     """
-    venv = BaseAlgorithm._wrap_env(env)
+    require_model(model)
+    require_env(env)
+    model, venv = uncompiled(model), BaseAlgorithm._wrap_env(env)
     check_observation_space(model.observation_space)
     check_clean_env(model, venv)
     if isinstance(attack, LearnedAttack):
