@@ -1,11 +1,17 @@
 """One episode in each of several environments, from a known seed."""
 
-from typing import NamedTuple
+import warnings
+from typing import Any, NamedTuple
 
 import numpy as np
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.type_aliases import PolicyPredictor
-from stable_baselines3.common.vec_env import VecEnv, VecMonitor, is_vecenv_wrapped
+from stable_baselines3.common.vec_env import VecEnv, VecMonitor
+
+from sb3_barpo.vec_envs import is_wrapped, seed_if_possible, set_if_there
+
+#: Number of steps after which a wave that still runs is told of.
+LONG = 50_000
 
 
 class Episode(NamedTuple):
@@ -17,7 +23,7 @@ class Episode(NamedTuple):
 
 def is_monitored(venv: VecEnv) -> bool:
     """:return: Whether the environments report their episodes' true returns, by SB3's ``Monitor``."""
-    return is_vecenv_wrapped(venv, VecMonitor) or venv.env_is_wrapped(Monitor)[0]
+    return is_wrapped(venv, Monitor, VecMonitor)
 
 
 def run_wave(
@@ -35,11 +41,16 @@ def run_wave(
     :return: The episodes, in the order of their seeds.
     """
     monitored = is_monitored(venv)
-    if venv.has_attr("was_real_done"):
-        # SB3's EpisodicLifeEnv resets only when it believes that the game is over; otherwise it would ignore the seed.
-        venv.env_method("set_wrapper_attr", "was_real_done", True)
-    venv.seed(seed)
-    observations = venv.reset()
+    # SB3's EpisodicLifeEnv resets only when it believes that the game is over; otherwise it would ignore the seed.
+    set_if_there(venv, "was_real_done", True)
+    if not seed_if_possible(venv, seed):
+        warnings.warn(
+            f"{type(venv.unwrapped).__name__} cannot be seeded, so its episodes differ from one evaluation, and from "
+            "one attack, to the next. Implement seed(), or evaluate on many episodes.",
+            UserWarning,
+            stacklevel=2,
+        )
+    observations = _reset(venv)
     rewards_so_far = np.zeros(venv.num_envs)
     steps = 0
     states: tuple[np.ndarray, ...] | None = None
@@ -47,7 +58,7 @@ def run_wave(
     finished: dict[int, Episode] = {}
     while len(finished) < n_episodes:
         actions, states = predictor.predict(
-            observations,  # type: ignore[arg-type]
+            observations,
             state=states,
             episode_start=starts,
             deterministic=deterministic,
@@ -55,6 +66,13 @@ def run_wave(
         observations, rewards, starts, infos = venv.step(actions)
         rewards_so_far += rewards
         steps += 1
+        if steps == LONG:
+            warnings.warn(
+                f"After {LONG} steps {n_episodes - len(finished)} of {n_episodes} episodes have not ended. If they "
+                "never do, limit them: gymnasium.wrappers.TimeLimit(env, max_episode_steps=1000).",
+                UserWarning,
+                stacklevel=2,
+            )
         for i in np.flatnonzero(starts[:n_episodes]).tolist():
             if i in finished:
                 continue
@@ -63,3 +81,13 @@ def run_wave(
             elif "episode" in infos[i]:  # otherwise a life was lost and the episode goes on, as in Atari
                 finished[i] = Episode(float(infos[i]["episode"]["r"]), int(infos[i]["episode"]["l"]))
     return [finished[i] for i in range(n_episodes)]
+
+
+def _reset(venv: VecEnv) -> Any:
+    try:
+        return venv.reset()
+    except Exception as error:  # the environment's own
+        raise RuntimeError(
+            f"The environments cannot be reset: {error} Episodes of known seeds begin with a reset, also where the "
+            "episode before has not ended. If the environment forbids that, allow it while it is evaluated."
+        ) from error

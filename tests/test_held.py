@@ -16,8 +16,10 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 
 from sb3_barpo import ATLA, BARPO
 from sb3_barpo.adversary import Bounds, DictBounds, HeldLimits, SpaceWarning
+from sb3_barpo.agents.load import LoadedAgent
 from sb3_barpo.attacks import MAD, Attack, AttackObservation, UnderAttack, VecAttackObservation
 from sb3_barpo.evaluation import evaluate_robustness
+from sb3_barpo.evaluation.campaign import evaluate
 
 NARROW, WIDE = 0.01, np.inf
 LIES = spaces.Box(-1.0, 1.0, (2,))
@@ -180,3 +182,20 @@ def test_what_lies_on_a_limit_is_inside(kind: Any) -> None:
     assert bounds.high.tolist() == space.high.tolist()
     slightly = space.high * (1 + 1e-6)  # rounding
     assert limits.behind(space, None, slightly[None]).high.tolist() == space.high.tolist()
+
+
+def test_a_report_says_it_too(tmp_path: Any) -> None:
+    """And the processes that run its trials do not repeat it."""
+    gym.register("Liar-v0", liar, max_episode_steps=5, disable_env_checker=True)
+    try:
+        model = PPO("MlpPolicy", lying(), **TINY)
+        venv = make_vec_env("Liar-v0", 2)
+        agent = LoadedAgent("it", model, venv)
+        with pytest.warns(SpaceWarning, match="it: A clean observation lies outside") as told:
+            evaluate([agent], ["random", "critic"], [0.5], output=tmp_path, n_eval_episodes=2, progress_bar=False)
+        assert len(told) == 1
+        assert "**A clean observation lies outside the space" in (tmp_path / "report.md").read_text(encoding="utf-8")
+        report = evaluate_robustness(model, venv, ["random"], 0.5, n_eval_episodes=2, warn=False)
+        assert "feature 1 is" in report.judged["agents"]["PPO"]["warning"]
+    finally:
+        del gym.registry["Liar-v0"]

@@ -20,7 +20,8 @@ ROOMS: dict[str, set[str]] = {
     "expressions": set(),
     "figures": set(),
     "environments": {"expressions"},
-    "episodes": set(),
+    "vec_envs": set(),
+    "episodes": {"vec_envs"},
     "resume": set(),
     "seeds": set(),
     "schedules": {"checks"},
@@ -32,7 +33,8 @@ ROOMS: dict[str, set[str]] = {
     "controllers": {"schedules", "checks"},
     # an attacker that learns can be in the rollouts too
     "training": {
-        "sensors", "controllers", "losses", "certify", "attacks", "adversary", "policies", "schedules", "checks",
+        "sensors", "controllers", "losses", "certify", "attacks", "adversary", "vec_envs", "policies", "schedules",
+        "checks",
     },
     # former addresses
     "recurrent": {"training"},
@@ -42,13 +44,13 @@ ROOMS: dict[str, set[str]] = {
     "hyperparams": {"algorithms"},
     "agents": {"environments", "algorithms", "policies", "resume", "checks"},
     # adversary <- attacks <- evaluation <- experiment <- tuning, zoo
-    "attacks": {"adversary", "policies", "seeds", "checks"},
-    "sensors": {"attacks", "adversary", "policies", "checks"},
+    "attacks": {"adversary", "vec_envs", "policies", "seeds", "checks"},
+    "sensors": {"attacks", "adversary", "vec_envs", "policies", "checks"},
     "evaluation": {
         # whether a victim was trained to be robust, and against what
         "training",
-        "sensors", "agents", "attacks", "certify", "adversary", "episodes", "policies", "schedules", "resume", "seeds",
-        "figures", "checks",
+        "sensors", "agents", "attacks", "certify", "adversary", "episodes", "vec_envs", "policies", "schedules",
+        "resume", "seeds", "figures", "checks",
     },
     "experiment": {
         "evaluation", "environments", "algorithms", "agents", "attacks", "policies", "expressions", "resume", "seeds",

@@ -8,7 +8,7 @@ environment.
 from sb3_barpo.adversary.adversary import Adversary, Draws, Perturbation
 from sb3_barpo.adversary.balls import Ball, L2Ball, LinfBall, as_ball
 from sb3_barpo.adversary.goals import Samples
-from sb3_barpo.adversary.held import HeldLimits, SpaceWarning
+from sb3_barpo.adversary.held import HeldLimits, SpaceWarning, space_warning, warn_of_space
 from sb3_barpo.adversary.layout import Observations, layout_of
 from sb3_barpo.adversary.limits import Bounds, DictBounds, bounds_of, observation_bounds
 from sb3_barpo.adversary.limits_of_actions import Limit, TowardsWorst, limits_of
@@ -74,4 +74,6 @@ __all__ = [
     "limits_of",
     "observation_bounds",
     "solver_spec",
+    "space_warning",
+    "warn_of_space",
 ]

@@ -12,11 +12,28 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_no
 from sb3_barpo.adversary.limits import Bounds, DictBounds, bounds_of
 from sb3_barpo.policies.spaces import by_parts
 
-_WARNED: "weakref.WeakSet[Any]" = weakref.WeakSet()
+_TOLD: "weakref.WeakKeyDictionary[Any, str]" = weakref.WeakKeyDictionary()
 
 
 class SpaceWarning(UserWarning):
     """A clean observation lies outside the space that its environment declares."""
+
+
+def space_warning(model: Any) -> str:
+    """:return: What a :class:`SpaceWarning` has said of a model's observations, empty for nothing."""
+    return _TOLD.get(model, "")
+
+
+def warn_of_space(model: Any, text: str) -> None:
+    """
+    Say it, unless something has been said of the model already.
+
+    :param model: The model that sees the observations.
+    :param text: What is wrong with them.
+    """
+    if not space_warning(model):
+        _TOLD[model] = text
+        warnings.warn(text, SpaceWarning, stacklevel=3)
 
 
 class HeldLimits:
@@ -118,18 +135,14 @@ class HeldLimits:
         self, key: str, outside: np.ndarray, values: np.ndarray, low: np.ndarray, high: np.ndarray, normalized: bool
     ) -> None:
         self._broken[key] = outside | self.broken(key)
-        if self._model in _WARNED:
-            return
-        _WARNED.add(self._model)
         place = np.unravel_index(int(outside.argmax()), outside.shape)
         feature = ", ".join(str(int(i)) for i in place)
-        warnings.warn(
+        warn_of_space(
+            self._model,
             f"A clean observation lies outside the space that its environment declares: feature {feature}"
             f"{f' of {key!r}' if key else ''} is {values[place]:g}, where {low[place]:g} to {high[place]:g} is declared"
             f"{' (all normalised)' if normalized else ''}. Features of which this is seen are perturbed without limits "
             "from then on. Correct the environment's observation_space; -inf and inf stand for no limit.",
-            SpaceWarning,
-            stacklevel=2,
         )
 
 
@@ -140,5 +153,4 @@ def _normalization(venv: VecEnv | None) -> VecNormalize | None:
 
 def _rounding(limit: np.ndarray) -> np.ndarray:
     """What may lie between a limit and an observation that has it, in single precision."""
-    margin: np.ndarray = 1e-5 * np.maximum(np.abs(limit), 1)
-    return margin
+    return np.asarray(1e-5 * np.maximum(np.abs(limit), 1))

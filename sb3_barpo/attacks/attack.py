@@ -16,8 +16,9 @@ from stable_baselines3.common.utils import obs_as_tensor
 from sb3_barpo.adversary import Adversary, Ball, Bounds, DictBounds, LinfBall
 from sb3_barpo.attacks.memory import Memory
 from sb3_barpo.attacks.pace import Pace
+from sb3_barpo.checks import require_model
 from sb3_barpo.policies.spaces import by_parts, check_observation_space, in_type_of, is_finite
-from sb3_barpo.policies.views import is_recurrent
+from sb3_barpo.policies.views import is_recurrent, uncompiled
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -57,6 +58,8 @@ class Attack(ABC):
     settings: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(self, model: OnPolicyAlgorithm, epsilon: float) -> None:
+        require_model(model)
+        model = uncompiled(model)
         policy = getattr(model, "policy", None)
         if not isinstance(policy, ActorCriticPolicy):
             raise TypeError(

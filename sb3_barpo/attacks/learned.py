@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.utils import set_random_seed
-from stable_baselines3.common.vec_env import VecEnv, is_vecenv_wrapped
+from stable_baselines3.common.vec_env import VecEnv
 from tqdm import tqdm
 
 from sb3_barpo.adversary import Ball, Bounds, DictBounds, as_ball
@@ -21,7 +21,10 @@ from sb3_barpo.attacks.attack import Attack
 from sb3_barpo.attacks.memory import Memory
 from sb3_barpo.attacks.victim import normalizer_digest, undisturbed, victim_digest
 from sb3_barpo.attacks.wrappers import AttackObservation, VecAttackObservation
+from sb3_barpo.checks import require_env, require_model
+from sb3_barpo.policies.views import uncompiled
 from sb3_barpo.seeds import FITS
+from sb3_barpo.vec_envs import is_wrapped, seed_if_possible
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -101,6 +104,7 @@ class LearnedAttack(Attack):
             )
         if self.epsilon == 0:
             raise ValueError(f"{type(self).__name__} has nothing to learn at epsilon = 0: give it some strength.")
+        require_env(venv)
         check_clean_env(self.model, venv)
         if self.origin is not None:
             self.check_victim(self.model, venv)
@@ -136,7 +140,7 @@ class LearnedAttack(Attack):
         drawn = int(np.random.SeedSequence().generate_state(1)[0])
         set_random_seed(drawn if seed is None else seed)
         if seed is not None:
-            venv.seed(seed)
+            seed_if_possible(venv, seed)
         self.seed(seed)
 
     @abstractmethod
@@ -172,7 +176,7 @@ class LearnedAttack(Attack):
         :raises ValueError: if the attack was not fitted, or on another victim, or under other statistics of
             ``VecNormalize``, and may not be transferred.
         """
-        origin = self.check_fitted()
+        origin, model = self.check_fitted(), uncompiled(model)
         same_victim = origin.victim == victim_digest(model)
         if not self.transfer and not (same_victim and (venv is None or origin.normalizer == normalizer_digest(venv))):
             raise ValueError(
@@ -220,6 +224,8 @@ class LearnedAttack(Attack):
             victim, and ``transfer`` is not set, or the spaces of the two differ.
         :raises OSError: if it cannot be read.
         """
+        require_model(model)
+        model = uncompiled(model)
         record, weights = _read(path)
         kind = cls._kinds.get(record["attack"])
         if kind is None or not issubclass(kind, cls):
@@ -288,7 +294,7 @@ def check_clean_env(model: OnPolicyAlgorithm, venv: VecEnv) -> None:
                 f"The environment's {what} must be the model's, but it is {getattr(venv, what)} and the model's is "
                 f"{getattr(model, what)}. Use the environment of the training, wrapped in the same way."
             )
-    if is_vecenv_wrapped(venv, VecAttackObservation) or any(venv.env_is_wrapped(AttackObservation)):
+    if is_wrapped(venv, AttackObservation, VecAttackObservation):
         raise ValueError(
             "The environment must not be under attack already, but it is wrapped by AttackObservation or "
             "VecAttackObservation. Pass the clean environment."

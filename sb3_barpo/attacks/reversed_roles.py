@@ -18,7 +18,7 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.utils import obs_as_tensor
-from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
 from sb3_barpo.adversary import Ball, HeldLimits, LinfBall, bounds_of
@@ -29,6 +29,7 @@ from sb3_barpo.attacks.memory import Memory, States
 from sb3_barpo.attacks.quick_ppo import QuickPPO
 from sb3_barpo.attacks.victim import undisturbed
 from sb3_barpo.policies.spaces import by_key, by_parts, usual_policy
+from sb3_barpo.vec_envs import Wrapper, seed_if_possible
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 STAGE = 50_000
 
 
-class RoleReversedVecEnv(VecEnvWrapper):
+class RoleReversedVecEnv(Wrapper):
     """
     The adversary's side of an environment. It sees what the victim should see, clean; its action decides what the
     victim sees instead; its reward is what the victim loses. The victim is part of the environment and acts
@@ -54,6 +55,11 @@ class RoleReversedVecEnv(VecEnvWrapper):
         self.attack = attack
         self._bounds = bounds_of(attack.observation_space, venv, attack.model.device)
         self._limits = HeldLimits(attack.model)
+
+    def seed(self, seed: int | None = None) -> list[int | None]:
+        """SB3's algorithms seed their environments; those that take no seed go without."""
+        seed_if_possible(self.venv, seed)
+        return [None] * self.num_envs
 
     def reset(self) -> VecEnvObs:
         self._clean = self.venv.reset()

@@ -15,6 +15,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize
 
 from sb3_barpo.attacks.memory import Memory
 from sb3_barpo.policies.views import evaluation_mode
+from sb3_barpo.vec_envs import early_resets
 
 
 def victim_digest(model: OnPolicyAlgorithm) -> str:
@@ -42,9 +43,9 @@ def normalizer_digest(venv: VecEnv) -> str | None:
 @contextmanager
 def undisturbed(model: OnPolicyAlgorithm, venv: VecEnv) -> Iterator[None]:
     """
-    Within, the statistics of every ``VecNormalize`` are frozen, rewards are not normalised, and the policy is in
-    evaluation mode. Afterwards their switches, the mode of the policy and the global generators of Python, NumPy and
-    torch are as before, even after an error.
+    Within, the statistics of every ``VecNormalize`` are frozen, rewards are not normalised, the policy is in evaluation
+    mode, and SB3's ``Monitor`` allows early resets. Afterwards all of this and the global generators of Python, NumPy
+    and torch are as before, even after an error.
 
     :param model: The model that is attacked or evaluated.
     :param venv: Its environments.
@@ -58,7 +59,12 @@ def undisturbed(model: OnPolicyAlgorithm, venv: VecEnv) -> Iterator[None]:
         for layer in layers:
             layer.training = layer.norm_reward = False
         # Attacks take gradients, which th.inference_mode() forbids even to th.enable_grad().
-        with th.inference_mode(False), evaluation_mode(model.policy), th.random.fork_rng(devices=devices):
+        with (
+            th.inference_mode(False),
+            evaluation_mode(model.policy),
+            th.random.fork_rng(devices=devices),
+            early_resets(venv),
+        ):
             yield
     finally:
         for layer, (training, norm_reward) in zip(layers, switches, strict=True):

@@ -16,7 +16,6 @@ from stable_baselines3.common.preprocessing import is_image_space, is_image_spac
 from stable_baselines3.common.type_aliases import PolicyPredictor
 from stable_baselines3.common.vec_env import (
     VecEnv,
-    VecEnvWrapper,
     VecNormalize,
     VecTransposeImage,
 )
@@ -25,7 +24,9 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 from sb3_barpo.adversary import HeldLimits
 from sb3_barpo.attacks.attack import Attack
 from sb3_barpo.attacks.memory import Memory
+from sb3_barpo.checks import require_attack, require_env, require_model
 from sb3_barpo.policies.spaces import by_key, by_parts, in_type_of
+from sb3_barpo.vec_envs import Wrapper
 
 
 def _perturbed(
@@ -52,7 +53,9 @@ def _perturbed(
     )
 
 
-def _check_space(attack: Attack, space: gym.Space[Any], what: str) -> None:
+def _check_space(attack: Attack, owner: Any, what: str) -> None:
+    require_attack(attack)
+    space: gym.Space[Any] = owner.observation_space
     if attack.observation_space not in (space, _turned(space)):
         raise ValueError(
             f"The attack was built for observations {attack.observation_space}, but {what} has {space}. "
@@ -85,8 +88,9 @@ class AttackObservation(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     def __init__(self, env: gym.Env[Any, Any], attack: Attack, vec_normalize: VecNormalize | None = None) -> None:
         # The model cannot be copied into the spec; the spec refers to it.
         RecordConstructorArgs.__init__(self, attack=attack, vec_normalize=vec_normalize, _disable_deepcopy=True)
+        require_env(env)
         gym.Wrapper.__init__(self, env)
-        _check_space(attack, env.observation_space, "the environment")
+        _check_space(attack, env, "the environment")
         self.attack = attack
         self.vec_normalize = vec_normalize
         self._limits = HeldLimits(attack.model)
@@ -129,7 +133,7 @@ def _within(raw: np.ndarray, clean: np.ndarray, space: gym.Space[Any], free: Any
     return in_type_of(clean, raw)[0]
 
 
-class VecAttackObservation(VecEnvWrapper):
+class VecAttackObservation(Wrapper):
     """
     SB3 environments under attack, all in one batch. Goes outside ``VecNormalize``, whose statistics stay clean.
     ``seed`` seeds the attack too.
@@ -140,8 +144,9 @@ class VecAttackObservation(VecEnvWrapper):
     """
 
     def __init__(self, venv: VecEnv, attack: Attack) -> None:
+        require_env(venv)
         super().__init__(venv)
-        _check_space(attack, venv.observation_space, "the environment")
+        _check_space(attack, venv, "the environment")
         self.attack = attack
         self._limits = HeldLimits(attack.model)
         self._memory: Memory | None = None
@@ -179,7 +184,8 @@ class UnderAttack:
     """
 
     def __init__(self, model: Any, attack: Attack, vec_normalize: VecEnv | None = None) -> None:
-        _check_space(attack, model.observation_space, "the model")
+        require_model(model)
+        _check_space(attack, model, "the model")
         self.model = model
         self.attack = attack
         self.venv: VecEnv | None = getattr(model, "env", None) if vec_normalize is None else vec_normalize

@@ -15,12 +15,12 @@ from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.vec_env import VecEnv
 from torch import nn
 
-from sb3_barpo.adversary import Ball, bounds_of, is_finite
+from sb3_barpo.adversary import Ball, HeldLimits, is_finite
 from sb3_barpo.certify.bounds import OutputBounds, box_around, crown, intervals
 from sb3_barpo.certify.rounding import UNIT, rounding, widened
-from sb3_barpo.checks import require_strength
+from sb3_barpo.checks import require_model, require_strength
 from sb3_barpo.policies import mlp
-from sb3_barpo.policies.views import is_recurrent
+from sb3_barpo.policies.views import is_recurrent, uncompiled
 
 #: Observations that are bounded at a time.
 _ROWS = 256
@@ -110,6 +110,8 @@ def certify_actions(
     if method not in _METHODS:
         raise ValueError(f"Unknown method {method!r}. Choose from {', '.join(_METHODS)}; crown is the tighter one.")
     require_strength("epsilon", epsilon)
+    require_model(model)
+    model = uncompiled(model)
     check_certifiable(model)
     observations = np.asarray(observations)
     space: Any = model.observation_space
@@ -121,7 +123,7 @@ def certify_actions(
     if ball is not None:
         ball.check(space)
     known = model.get_env() if venv is None else venv
-    limits = None if known is None else bounds_of(space, known, model.device)
+    limits = None if known is None else HeldLimits(model).behind(space, known, observations)
     network = _Actor(model, method)
     parts = []
     with th.no_grad():

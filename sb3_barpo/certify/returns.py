@@ -15,7 +15,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_barpo.attacks.learned import check_clean_env
 from sb3_barpo.attacks.victim import undisturbed
-from sb3_barpo.checks import is_number, require, require_count
+from sb3_barpo.checks import is_number, require, require_count, require_env, require_model
 from sb3_barpo.episodes import run_wave
 
 
@@ -205,6 +205,8 @@ def certify_return(
     :raises TypeError: for other observations.
     """
     require_count("n_episodes", n_episodes, "it must be a whole number, at least 1; 1000 is usual")
+    require_model(model)
+    require_env(env)
     noisy = NoisyModel(model, sigma, seed)
     CertifiedReturn(np.zeros(1), sigma, confidence)  # before work begins
     venv = BaseAlgorithm._wrap_env(env)

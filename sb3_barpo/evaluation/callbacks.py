@@ -13,6 +13,7 @@ from stable_baselines3.common.vec_env import VecEnv, sync_envs_normalization, un
 from sb3_barpo import seeds
 from sb3_barpo.adversary import Ball
 from sb3_barpo.attacks import attack_names
+from sb3_barpo.checks import require_env
 from sb3_barpo.evaluation.report import RobustnessReport
 from sb3_barpo.evaluation.robustness import USUAL_EPSILON, check_settings, evaluate_robustness, learned_names
 from sb3_barpo.evaluation.rows import NATURAL
@@ -57,6 +58,7 @@ class RobustEvalCallback(EvalCallback):
         ball: Ball | None = None,
         **kwargs: Any,
     ) -> None:
+        require_env(eval_env)
         super().__init__(eval_env, **kwargs)
         names = [attacks] if isinstance(attacks, str) else list(attacks)
         if not all(isinstance(name, str) for name in names):

@@ -1,6 +1,7 @@
 """What ``sb3-barpo evaluate`` does: search for the attacks on each agent, attack, and write the report."""
 
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
@@ -10,11 +11,12 @@ import pandas as pd
 import torch as th
 from joblib import delayed
 
-from sb3_barpo.adversary import Ball, L2Ball, LinfBall, Timing
+from sb3_barpo.adversary import Ball, L2Ball, LinfBall, SpaceWarning, Timing, space_warning, warn_of_space
 from sb3_barpo.agents.load import LoadedAgent
 from sb3_barpo.agents.pack import pack, unpack
 from sb3_barpo.attacks import ATTACKS, Attack, LearnedAttack, attack_names
 from sb3_barpo.attacks.victim import victim_digest
+from sb3_barpo.checks import require_model
 from sb3_barpo.evaluation import RobustnessReport
 from sb3_barpo.evaluation.auto import find_auto
 from sb3_barpo.evaluation.backends import in_parallel, use_backend
@@ -95,6 +97,8 @@ def evaluate(
     """
     if not agents:
         raise ValueError("There is no agent to evaluate: name at least one.")
+    for agent in agents:
+        require_model(agent)
     names = [agent.name for agent in agents]
     if len(set(names)) < len(names):
         raise ValueError(f"Each agent needs a name of its own, but they are called {', '.join(names)}. Give names.")
@@ -150,13 +154,20 @@ def evaluate(
             settings = {} if attack is None else attack.settings
             tasks += [(content, origin, name, path, settings, strength, place.ball) for strength in strengths]
     rows: list[tuple[Any, ...]] = []
+    warned: dict[str, str] = {}
     n_episodes = len(tasks) * n_eval_episodes
     with use_backend(backend), Progress("attacks", len(tasks), n_episodes, "episode", progress_bar, n_jobs) as progress:
         waiting = (delayed(_trial)(*task, config, progress.tell) for task in tasks)
-        for task, some in zip(tasks, in_parallel(waiting, n_jobs), strict=True):
+        for task, (some, warning) in zip(tasks, in_parallel(waiting, n_jobs), strict=True):
             rows += some
             _, origin, label, _, _, strength, _ = task
+            if warning:
+                warned.setdefault(origin.agent, warning)
             progress.finished(f"{label or NATURAL} on {origin.agent}{f' at ε = {strength:g}' if label else ''}")
+    for agent in agents:
+        if agent.name in warned:
+            warn_of_space(agent.model, f"{agent.name}: {warned[agent.name]}")
+            _add_warning(judged["agents"][agent.name], warned[agent.name])
     report = RobustnessReport(pd.DataFrame(rows, columns=COLUMNS), judged)
     if any(found):
         tried = {agent.name: members_tried(folder) for agent, folder in zip(agents, folders, strict=True)}
@@ -266,8 +277,12 @@ def _restricted(
 def _described(agent: LoadedAgent, within: Within, epsilon: float) -> dict[str, Any]:
     told = describe(agent.model, agent.venv, within, agent)
     if weak := too_weak(agent.model, agent.venv, epsilon, within):
-        told["warning"] = weak
+        _add_warning(told, weak)
     return told
+
+
+def _add_warning(told: dict[str, Any], warning: str) -> None:
+    told["warning"] = f"{told.get('warning', '')} {warning}".strip()
 
 
 def _claim(output: Path, settings: dict[str, Any]) -> None:
@@ -299,7 +314,8 @@ def _trial(
     ball: Ball | None,
     config: EvalConfig,
     tell: Tell,
-) -> list[tuple[Any, ...]]:
+) -> tuple[list[tuple[Any, ...]], str]:
+    """:return: Rows of the report, and what is to be warned of, which processes would say again and again."""
     th.set_num_threads(1)  # processes share the cores; more threads slow small networks down
     model, venv = unpack(content)
     attack: Attack | None = None
@@ -308,9 +324,11 @@ def _trial(
     elif name is not None:
         kind: Any = ATTACKS[name]
         attack = kind(model, epsilon, ball=ball, **settings)
-    rows = run_trial(origin, model, venv, attack, config, tell)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SpaceWarning)
+        rows = run_trial(origin, model, venv, attack, config, tell)
     tell(0)
-    return rows
+    return rows, space_warning(model)
 
 
 def _worst(report: RobustnessReport, agent: LoadedAgent, found: Mapping[str, Attack], ball: Ball | None) -> Attack:

@@ -12,9 +12,11 @@ from gymnasium import spaces
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper, unwrap_vec_normalize
 
+from sb3_barpo.adversary import space_warning
 from sb3_barpo.agents.load import LoadedAgent
 from sb3_barpo.evaluation.within import Within, own
 from sb3_barpo.training.robust import RobustUpdate
+from sb3_barpo.vec_envs import attribute
 
 #: What ε is measured in, as rows say it, and in words.
 UNITS = {"std": "standard deviations", "raw": "raw units", "sheet": "shares of the spec sheet", "": ""}
@@ -23,10 +25,7 @@ _PACKAGES = ["sb3-barpo", "stable-baselines3", "sb3-contrib", "rl-zoo3", "gymnas
 
 def env_of(venv: VecEnv) -> tuple[str, dict[str, Any]]:
     """:return: Id and arguments of the environments, ``""`` and none if they were not made by ``gym.make``."""
-    try:
-        spec = venv.get_attr("spec")[0]
-    except (AttributeError, NotImplementedError):  # a vector environment that implements less than SB3's
-        spec = None
+    spec = attribute(venv, "spec")
     return ("", {}) if spec is None else (spec.id, dict(spec.kwargs))
 
 
@@ -72,6 +71,8 @@ def describe(model: OnPolicyAlgorithm, venv: VecEnv, within: Within, loaded: Loa
         epsilon = model.epsilon if isinstance(model.epsilon, int | float | str) else repr(model.epsilon)
         strength = {"epsilon": epsilon, "margin": model.margin}
         told["training"] = {**strength, "ball": str(own(model, venv)), **model.outer_loss().spec()}
+    if warning := space_warning(model):
+        told["warning"] = warning
     if loaded is not None and loaded.note:
         told["assumed"] = loaded.note
     return told

@@ -9,6 +9,7 @@ the attack, and learn from others again (:mod:`sb3_barpo.seeds`).
 import hashlib
 import json
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_barpo import seeds
-from sb3_barpo.adversary import Ball
+from sb3_barpo.adversary import Ball, SpaceWarning
 from sb3_barpo.agents.pack import pack, unpack
 from sb3_barpo.attacks import ATTACKS, Attack, LearnedAttack, PolicyAttack, RobustSarsa
 from sb3_barpo.attacks.learned import steps_of
@@ -193,6 +194,18 @@ def fit(task: Task, tell: Tell) -> str:
     """
     th.set_num_threads(1)  # processes share the cores; more threads slow small networks down
     start = time.monotonic()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SpaceWarning)  # the evaluation says it once
+        returns = _fit_and_try(task, tell)
+    tell(0)
+    seconds = time.monotonic() - start
+    write_record(task.path, {**task.record, "returns": returns, "seconds": seconds})
+    task.part.unlink(missing_ok=True)
+    return f"{task.member.attack} on {task.path.parent.name}, {task.member.total_timesteps} steps in {seconds:.0f} s"
+
+
+def _fit_and_try(task: Task, tell: Tell) -> list[float]:
+    """:return: The victim's returns; the attack is stored, if it is one that learns."""
     model, venv = unpack(task.victim)
     attack = build(task, model, venv)
     if isinstance(attack, LearnedAttack) and (attack.origin is None or attack.n_fitted < task.member.total_timesteps):
@@ -211,12 +224,7 @@ def fit(task: Task, tell: Tell) -> str:
     if isinstance(attack, LearnedAttack):
         with replacing(task.attack_file) as file:
             attack.save(file)
-    returns = [episode.reward for episode in episodes]
-    tell(0)
-    seconds = time.monotonic() - start
-    write_record(task.path, {**record, "returns": returns, "seconds": seconds})
-    task.part.unlink(missing_ok=True)
-    return f"{task.member.attack} on {task.path.parent.name}, {task.member.total_timesteps} steps in {seconds:.0f} s"
+    return [episode.reward for episode in episodes]
 
 
 def load_member(record: Path, model: OnPolicyAlgorithm, ball: Ball | None) -> Attack:

@@ -20,6 +20,7 @@ from sb3_barpo.adversary import Ball
 from sb3_barpo.attacks import ATTACKS, AUTO, Attack, LearnedAttack, attack_names
 from sb3_barpo.attacks.learned import check_clean_env
 from sb3_barpo.attacks.victim import undisturbed
+from sb3_barpo.checks import require_env, require_model
 from sb3_barpo.evaluation.auto import AutoBudget, find_auto
 from sb3_barpo.evaluation.budgets import Budget, check_budget
 from sb3_barpo.evaluation.episodes import is_monitored, run_episodes
@@ -30,6 +31,7 @@ from sb3_barpo.evaluation.rows import COLUMNS, NATURAL, Origin, make_rows
 from sb3_barpo.evaluation.search import find_attacks
 from sb3_barpo.evaluation.settings import EvalConfig
 from sb3_barpo.evaluation.within import DEFAULT, Within, own, own_epsilon, within_sheet
+from sb3_barpo.policies.views import uncompiled
 from sb3_barpo.sensors import SensorsLike, as_sensors
 
 #: The field's strength for Hopper-v5 (Zhang et al., NeurIPS 2020).
@@ -101,6 +103,9 @@ def evaluate_robustness(
     :raises TypeError: if the model or its observation space cannot be attacked, or something among
         ``attacks`` is no attack.
     """
+    require_model(model)
+    require_env(env)
+    model = uncompiled(model)
     venv = BaseAlgorithm._wrap_env(env)
     within = _within(model, venv, ball, sensors)
     if epsilon is None:

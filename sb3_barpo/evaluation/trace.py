@@ -10,16 +10,19 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
-from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
+from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 
 from sb3_barpo.adversary import check_observation_space
 from sb3_barpo.attacks import Attack, LearnedAttack
 from sb3_barpo.attacks.learned import check_clean_env
 from sb3_barpo.attacks.victim import undisturbed
+from sb3_barpo.checks import require_env, require_model
 from sb3_barpo.evaluation.episodes import run_episodes
 from sb3_barpo.evaluation.rows import NATURAL
 from sb3_barpo.policies.spaces import by_parts
+from sb3_barpo.policies.views import uncompiled
+from sb3_barpo.vec_envs import Wrapper, attribute
 
 
 class Trace(NamedTuple):
@@ -74,7 +77,9 @@ def trace_episode(
         not fitted, or fitted on another victim.
     :raises TypeError: if the observation space cannot be attacked.
     """
-    venv = BaseAlgorithm._wrap_env(env)
+    require_model(model)
+    require_env(env)
+    model, venv = uncompiled(model), BaseAlgorithm._wrap_env(env)
     check_observation_space(model.observation_space)
     check_clean_env(model, venv)
     if isinstance(attack, LearnedAttack):
@@ -120,7 +125,7 @@ class _Actor:
         return getattr(self._model, name)
 
 
-class _Stage(VecEnvWrapper):
+class _Stage(Wrapper):
     """Environments that store the observations and rewards of the first of them."""
 
     def __init__(self, venv: VecEnv, record_every: int) -> None:
@@ -172,10 +177,9 @@ def feature_names(venv: VecEnv) -> list[str]:
             for size in [int(np.prod(part.shape))]
             for i in range(size)
         ]
-    try:
-        structure = venv.get_attr("observation_structure")[0]
-        joints = venv.get_attr("unwrapped")[0].model
-    except (AttributeError, NotImplementedError):
+    structure = attribute(venv, "observation_structure")
+    joints = getattr(attribute(venv, "unwrapped"), "model", None)
+    if structure is None or joints is None:
         return []
     names = [part for j in range(joints.njnt) for part in _coordinates(joints.joint(j).name, int(joints.jnt_type[j]))]
     rates = [part for j in range(joints.njnt) for part in _rates(joints.joint(j).name, int(joints.jnt_type[j]))]

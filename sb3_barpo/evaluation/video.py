@@ -10,6 +10,7 @@ from gymnasium.utils.save_video import save_video
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_barpo.evaluation.trace import Trace, render_first
+from sb3_barpo.vec_envs import attribute
 
 #: A longer episode leaves frames out: all are held in memory, and software renderers are slow.
 MAX_FRAMES = 300
@@ -40,9 +41,8 @@ def check_video(venv: VecEnv) -> None:
 
 def _follow(venv: VecEnv) -> None:
     """Gymnasium's MuJoCo environments are seen by a fixed camera, though most have another, which moves along."""
-    try:
-        renderer, model = venv.get_attr("mujoco_renderer")[0], venv.get_attr("unwrapped")[0].model
-    except (AttributeError, NotImplementedError):
+    renderer, model = attribute(venv, "mujoco_renderer"), getattr(attribute(venv, "unwrapped"), "model", None)
+    if renderer is None or model is None:
         return
     if renderer.camera_id == -1 and "track" in [model.cam(i).name for i in range(model.ncam)]:
         renderer.camera_id = model.cam("track").id

@@ -1,5 +1,6 @@
 """Views of policies: in evaluation mode, and recurrent ones as policies without a memory."""
 
+import copy
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -29,6 +30,20 @@ def evaluation_mode(policy: Policy) -> Iterator[None]:
 def as_searched(policy: Policy) -> AbstractContextManager[None]:
     """The same for a search in training, where a switch of all modules would cost as much as one of its steps."""
     return nullcontext() if mlp.is_mlp(policy) else evaluation_mode(policy)
+
+
+def uncompiled(model: Any) -> Any:
+    """
+    :param model: An SB3 model, its policy perhaps compiled: ``model.policy = th.compile(model.policy)``.
+    :return: The same model, or a shallow copy with the policy that was compiled, which shares its weights. A compiled
+        one is of another class, names its weights in another way, and compiles anew for each size of a batch.
+    """
+    inner = getattr(getattr(model, "policy", None), "_orig_mod", None)
+    if inner is None:
+        return model
+    plain = copy.copy(model)
+    plain.policy = inner
+    return plain
 
 
 def is_recurrent(policy: object) -> bool:

@@ -5,12 +5,13 @@ from typing import Any, SupportsFloat
 import gymnasium as gym
 import numpy as np
 from gymnasium.utils import RecordConstructorArgs
-from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize, unwrap_vec_normalize
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_normalize
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 
 from sb3_barpo.policies.spaces import by_key
 from sb3_barpo.sensors.faults import Faults
 from sb3_barpo.sensors.sheet import SensorsLike, as_sensors
+from sb3_barpo.vec_envs import Wrapper
 
 
 class SensorFaults(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
@@ -42,7 +43,7 @@ class SensorFaults(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         return self._faults.read(observation, start=False), reward, terminated, truncated, info
 
 
-class VecSensorFaults(VecEnvWrapper):
+class VecSensorFaults(Wrapper):
     """
     The same for SB3's environments, with the same numbers: the sensors of environment ``i`` have its seed.
 

@@ -12,7 +12,7 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.utils import obs_as_tensor
-from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
 from sb3_barpo.adversary import KL, HeldLimits
@@ -22,6 +22,7 @@ from sb3_barpo.losses import Defence, Regularised
 from sb3_barpo.training.presets import RobustPPO
 from sb3_barpo.training.robust import RobustUpdate
 from sb3_barpo.training.signature import signature_of
+from sb3_barpo.vec_envs import Wrapper
 
 #: The learned attacks that may be an agent's opponent.
 ATTACKERS: dict[str, type[PolicyAttack]] = {kind.name: kind for kind in (SARL, PAAD)}
@@ -58,7 +59,7 @@ class Turns:
         return observations, rewards, dones, infos
 
 
-class AgentSide(VecEnvWrapper):
+class AgentSide(Wrapper):
     """
     The agent's turn: its observations are perturbed by the attacker, which explores as in its own turn.
 
@@ -90,7 +91,7 @@ class AgentSide(VecEnvWrapper):
         return self.look(), rewards, dones, infos
 
 
-class AttackerSide(VecEnvWrapper):
+class AttackerSide(Wrapper):
     """
     The attacker's turn: it sees what the agent should see, decides what the agent sees instead, and is rewarded by what
     the agent loses. The agent explores as in its own turn.
