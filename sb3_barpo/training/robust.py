@@ -29,7 +29,7 @@ from sb3_barpo.losses.base import plain, strength_at
 from sb3_barpo.policies import by_hand
 from sb3_barpo.policies.rollout import bare_forward
 from sb3_barpo.policies.spaces import check_observation_space
-from sb3_barpo.schedules import ScheduleLike, as_schedule
+from sb3_barpo.schedules import ScheduleLike
 from sb3_barpo.sensors import SensorsLike
 from sb3_barpo.training.controlled import check_controllers, present, present_loss, step_controllers
 from sb3_barpo.training.inner import Inner, Logs
@@ -150,7 +150,6 @@ class RobustUpdate(WithSheet):
         # Strings, so that PPO.load reads our files where this package is missing.
         for name, value in self.outer_loss().spec().items():
             setattr(self, name, value)
-        as_schedule(self.epsilon)  # raises for what is none
         require_margin("margin", self.margin)
         chosen = self._within_sheet(as_adversary(self.adversary, self.default_adversary()))
         chosen.ball.check(check_observation_space(self.observation_space))
