@@ -18,7 +18,9 @@ def controllers(model: Any) -> Iterator[tuple[str, Controller]]:
     """:return: The settings of an algorithm that have a controller, with it."""
     for name in ("epsilon", *model.outer_loss().schedules()):
         setting = getattr(model, name)
-        found = None if setting is None else as_schedule(setting)
+        if name != "epsilon" and setting is None:  # the loss's default
+            continue
+        found = as_schedule(setting)
         if isinstance(found, Controller):
             yield name, found
 
@@ -46,7 +48,9 @@ def present_loss(model: Any, progress_remaining: float) -> OuterLoss:
 def check_controllers(model: Any) -> None:
     """
     :param model: An algorithm.
-    :raises ValueError: if it has a controller that does not fit its setting, or with nothing to measure.
+    :raises ValueError: if it has a controller that does not fit its setting, or with nothing to measure, or a schedule
+        that is none.
+    :raises TypeError: for a strength that is nothing of the kind.
     """
     loss = model.outer_loss()
     for name, controller in controllers(model):

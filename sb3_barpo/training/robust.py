@@ -29,7 +29,7 @@ from sb3_barpo.losses.base import plain, strength_at
 from sb3_barpo.policies import by_hand
 from sb3_barpo.policies.rollout import bare_forward
 from sb3_barpo.policies.spaces import check_observation_space
-from sb3_barpo.schedules import ScheduleLike, as_schedule
+from sb3_barpo.schedules import ScheduleLike
 from sb3_barpo.sensors import SensorsLike
 from sb3_barpo.training.controlled import check_controllers, present, present_loss, step_controllers
 from sb3_barpo.training.inner import Inner, Logs
@@ -38,6 +38,7 @@ from sb3_barpo.training.records import Update, record_update
 from sb3_barpo.training.robust_by_hand import RobustUpdateByHand
 from sb3_barpo.training.sheets import WithSheet
 from sb3_barpo.training.signature import signature_of
+from sb3_barpo.training.trap import TrapWatch
 
 SelfRobustUpdate = TypeVar("SelfRobustUpdate", bound="RobustUpdate")
 
@@ -149,7 +150,6 @@ class RobustUpdate(WithSheet):
         # Strings, so that PPO.load reads our files where this package is missing.
         for name, value in self.outer_loss().spec().items():
             setattr(self, name, value)
-        as_schedule(self.epsilon)  # raises for what is none
         require_margin("margin", self.margin)
         chosen = self._within_sheet(as_adversary(self.adversary, self.default_adversary()))
         chosen.ball.check(check_observation_space(self.observation_space))
@@ -161,6 +161,7 @@ class RobustUpdate(WithSheet):
         self._adversary = copy.copy(chosen)  # not a plain Adversary of its parts: a subclass stays one
         self._limits = HeldLimits(self)
         self._memory_of_loss: dict[str, Any] = {}
+        self._trap = TrapWatch()
         super()._setup_model()
         self.outer_loss().check(self.policy, self._adversary)
         check_controllers(self)
@@ -173,7 +174,7 @@ class RobustUpdate(WithSheet):
         self._adversary.seed(seed)
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_adversary", "_limits", "_memory_of_loss", "_sheet"]
+        return [*super()._excluded_save_params(), "_adversary", "_limits", "_memory_of_loss", "_sheet", "_trap"]
 
     def learn(
         self: SelfRobustUpdate,
@@ -185,7 +186,7 @@ class RobustUpdate(WithSheet):
         progress_bar: bool = False,
     ) -> SelfRobustUpdate:
         if reset_num_timesteps:
-            self._progress_held, self.controls = 1.0, {}
+            self._progress_held, self.controls, self._trap = 1.0, {}, TrapWatch()
         return super().learn(
             total_timesteps=total_timesteps,
             callback=callback,
@@ -205,6 +206,7 @@ class RobustUpdate(WithSheet):
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
         update = self._begin_update()
+        self._trap.before(self, update)
         logs: Logs = defaultdict(list)
         inner = update.inner
         if inner is not None and self._goes_by_hand(inner):
@@ -214,6 +216,7 @@ class RobustUpdate(WithSheet):
                 loss = self._epochs(update, logs)
         record_update(self, loss, update, logs)
         step_controllers(self, logs)
+        self._trap.after(self, update, logs)
 
     def _epochs(self, update: Update, logs: Logs) -> th.Tensor:
         """All minibatches of the update. :return: The last one's loss."""
