@@ -50,7 +50,7 @@ type: venv ## check types
 docs: venv ## build the documentation into docs/_build/html
 	$(BIN)/sphinx-build -W --keep-going docs docs/_build/html
 
-bench: venv ## run a benchmark, or resume it (BENCH=hopper|budgets|attacks|speed|warm_start|breadth, BENCH_ARGS, e.g. --help)
+bench: venv ## run a benchmark, or resume it (BENCH=four_tasks|hopper|budgets|attacks|speed|warm_start|breadth, BENCH_ARGS, e.g. --help)
 	$(BIN)/python benchmarks/$(BENCH).py $(BENCH_ARGS)
 
 clean: ## remove caches and built files; .venv stays

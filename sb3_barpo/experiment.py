@@ -92,7 +92,7 @@ class Trained:
     """
 
     name: str
-    path: str
+    path: str = field(compare=False)  # the digest says which agent it is
     env: str
     label: str = field(compare=False)
     algo: str | None = None

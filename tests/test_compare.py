@@ -138,7 +138,7 @@ def test_from_end_to_end_and_again(tmp_path: Path, capsys: pytest.CaptureFixture
     assert {path: modified(path) for path in tmp_path.glob("*/agents/*")} == before
     main([*command, "--seeds", "0", "1", "2", "--report-only"])
     page = (tmp_path / "report.md").read_text(encoding="utf-8")
-    assert "Not finished yet:** 4 agents: PPO, ppo-seed2 on brief:Brief-v0" in page
+    assert "Not finished yet**, with their seeds: PPO on brief:Brief-v0 (2); BARPO on brief:Brief-v0 (2); PPO" in page
     assert {path: modified(path) for path in tmp_path.glob("*/agents/*")} == before
 
 

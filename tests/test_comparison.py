@@ -136,8 +136,8 @@ def test_pages(tmp_path: Path) -> None:
     page = (tmp_path / "report.md").read_text(encoding="utf-8")
     assert all(f"({name})" in page for name in pictures)
     assert pd.read_csv(tmp_path / "agents.csv")["worst_case"].to_list() == comparison().agents["worst_case"].to_list()
-    one = ComparisonReport({"A": report("A", {"PPO": [(100, 50, 20)]})}, missing=["BARPO, barpo-seed0 on A"])
+    one = ComparisonReport({"A": report("A", {"PPO": [(100, 50, 20)]})}, missing=["BARPO on A (0, 1)"])
     pages.write_pages(one, tmp_path)  # pictures that it does not have are removed
     assert {path.suffix: path.stem for path in tmp_path.glob("*.png")}
     assert {path.name for path in tmp_path.glob("*.png")} == {"returns.png", "scatter.png"}
-    assert "Not finished yet:** 1 agent: BARPO, barpo-seed0 on A." in (tmp_path / "report.md").read_text()
+    assert "Not finished yet**, with their seeds: BARPO on A (0, 1)." in (tmp_path / "report.md").read_text()

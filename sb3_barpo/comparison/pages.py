@@ -57,7 +57,7 @@ def markdown(report: ComparisonReport) -> str:
     several = len(report.algorithms) > 1
     parts = ["# Comparison under attack", _opening(report)]
     if report.missing:
-        parts.append(f"**Not finished yet:** {counted(len(report.missing), 'agent')}: {'; '.join(report.missing)}.")
+        parts.append(f"**Not finished yet**, with their seeds: {'; '.join(report.missing)}.")
     parts += [tables.by_algorithm(report), _legend(report), "![Returns of every seed](returns.png)"]
     parts += ["![Worst-case against natural return](scatter.png)", _SCATTER]
     if several and report.common:

@@ -31,7 +31,7 @@ class ComparisonReport:
     :param reports: By environment, the report on its agents, at one ε each. Agents of one ``algorithm`` differ in their
         seed only.
     :param algorithms: The order of the algorithms, by default that of the reports.
-    :param missing: Names of agents that are not finished yet.
+    :param missing: Which agents are not finished yet, in words.
     :param judged: How it came about, see :func:`sb3_barpo.evaluation.judged.circumstances`.
     :raises ValueError: without a report.
     """

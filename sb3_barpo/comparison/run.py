@@ -112,14 +112,23 @@ def compare(
     if not stored:
         what = failed[0] if failed else "Nothing is finished yet"
         raise (FailedAgentsError if failed else ValueError)(f"There is nothing to report on: {what}.")
-    missing = [f"{agent.label}, {agent.name} on {shelf.task.env}" for shelf in shelves for agent in shelf.missing()]
+    missing = [line for shelf in shelves for line in _in_words(shelf)]
     labels = list(dict.fromkeys(label for shelf in shelves for label in shelf.task.labels))
     report = ComparisonReport(stored, labels, missing, circumstances(command))
     report.left_out = {shelf.task.env: names for shelf in shelves if (names := shelf.left_out())}
+    write_record_in(output / "settings.json", settings.to_dict())  # those of the report
     write_pages(report, output)
     if failed:
         raise FailedAgentsError(f"{len(failed)} of the agents failed; the report is without them. " + "\n".join(failed))
     return report
+
+
+def _in_words(shelf: "Shelf") -> list[str]:
+    """Which agents are not finished."""
+    missing: dict[str, list[str]] = {}
+    for agent in shelf.missing():
+        missing.setdefault(agent.label, []).append(str(agent.seed) if isinstance(agent, Agent) else agent.name)
+    return [f"{label} on {shelf.task.env} ({', '.join(which)})" for label, which in missing.items()]
 
 
 def write_record_in(path: Path, content: Any) -> None:

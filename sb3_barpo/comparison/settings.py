@@ -19,7 +19,7 @@ from sb3_barpo.schedules import as_schedule
 from sb3_barpo.seeds import REPORT
 from sb3_barpo.zoo.settings import check_settings, known_settings
 
-_TRAINED = {"label", "path", "env", *(field.name for field in dataclasses.fields(Trained))} - {"name", "digest"}
+_TRAINED = {"label", "path", "env", *(field.name for field in dataclasses.fields(Trained))} - {"digest"}
 
 
 @dataclass(frozen=True)
@@ -105,8 +105,11 @@ class Comparison:
             agents = [self._agent(env, seed, epsilon, *variant) for seed in self.seeds for variant in variants]
             names = [agent.name for agent in agents]
             given = self._trained(env)
-            if doubled := sorted({agent.name for agent in given if agent.name in names}):
-                raise ValueError(f"{', '.join(doubled)} is the name of two agents on {env}: give them other labels.")
+            names += [agent.name for agent in given]
+            if doubled := sorted({name for name in names if names.count(name) > 1}):
+                raise ValueError(
+                    f"{', '.join(doubled)} is the name of two agents on {env}: give them other labels or names."
+                )
             if not agents and not given:
                 raise ValueError(f"There is nothing to compare on {env}: no algorithm, and no trained agent.")
             evaluation = Evaluation(
@@ -177,10 +180,11 @@ class Comparison:
             paths = [given["path"]] if isinstance(given["path"], str | Path) else list(given["path"])
             if (given.get("env") or self._env_of(paths[0])) != env:
                 continue
-            rest = {key: value for key, value in given.items() if key not in ("path", "env")}
+            rest = {key: value for key, value in given.items() if key not in ("path", "env", "name")}
             rest.setdefault("gym_packages", list(self.gym_packages))
             for k, path in enumerate(paths):
-                name = file_name(given["label"]) + (f"-{k}" if len(paths) > 1 else "")
+                name = given.get("name") or file_name(given["label"])
+                name += f"-{k}" if len(paths) > 1 else ""
                 digest = _digest(Path(path), env, given.get("which"))
                 agents.append(Trained(name, str(path), env, digest=digest, **rest))
         return agents
