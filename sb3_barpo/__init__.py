@@ -6,6 +6,7 @@ from sb3_barpo.training.presets import ARPO, BARPO, CARPPO, RADIALPPO, SAPPO, Co
 
 if TYPE_CHECKING:
     from sb3_barpo.comparison import compare as compare
+    from sb3_barpo.evaluation.callbacks import RobustEvalCallback as RobustEvalCallback
     from sb3_barpo.training.alternating import ATLA as ATLA
     from sb3_barpo.training.recurrent import RecurrentARPO as RecurrentARPO
     from sb3_barpo.training.recurrent import RecurrentBARPO as RecurrentBARPO
@@ -26,6 +27,10 @@ def __getattr__(name: str) -> Any:
         from sb3_barpo.comparison import compare
 
         return compare
+    if name == "RobustEvalCallback":  # by this name in the RL Zoo's files of settings
+        from sb3_barpo.evaluation.callbacks import RobustEvalCallback
+
+        return RobustEvalCallback
     if name == "ATLA":
         from sb3_barpo.training.alternating import ATLA
 

@@ -58,8 +58,8 @@ ROOMS: dict[str, set[str]] = {
     },
     "testing": {"attacks", "losses", "certify", "adversary", "policies"},
     "zoo": {
-        "experiment", "environments", "algorithms", "agents", "schedules", "expressions", "hyperparams", "resume",
-        "checks",
+        "evaluation", "attacks", "experiment", "environments", "algorithms", "agents", "schedules", "expressions",
+        "hyperparams", "resume", "checks",
     },
     "tuning": {
         "zoo", "experiment", "evaluation", "environments", "algorithms", "agents", "attacks", "adversary", "schedules",
