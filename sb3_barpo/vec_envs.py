@@ -3,12 +3,22 @@ What is asked of vectorised environments beyond steps and resets. Batched simula
 whatever raises ``NotImplementedError`` or ``AttributeError`` is taken for "no".
 """
 
+import copy
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import gymnasium as gym
-from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, is_vecenv_wrapped
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import (
+    DummyVecEnv,
+    VecEnv,
+    VecEnvWrapper,
+    VecMonitor,
+    VecNormalize,
+    is_vecenv_wrapped,
+)
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices
 
 _LACKING = (NotImplementedError, AttributeError)
@@ -75,3 +85,64 @@ def early_resets(venv: VecEnv) -> Iterator[None]:
     finally:
         if forbidden:
             set_if_there(venv, "allow_early_resets", False)
+
+
+def copy_for_evaluation(venv: VecEnv) -> VecEnv:
+    """
+    :param venv: Environments of training, in SB3's ``DummyVecEnv``.
+    :return: The same again, layer by layer, for evaluation: they write no ``monitor.csv``, and every ``VecNormalize``
+        is frozen and leaves rewards alone.
+    :raises ValueError: if they cannot be copied.
+    """
+    layers = list[VecEnvWrapper]()
+    while isinstance(venv, VecEnvWrapper):
+        layers.append(venv)
+        venv = venv.venv
+    if not isinstance(venv, DummyVecEnv):
+        raise ValueError(
+            f"The evaluation needs environments of its own, and those of a {type(venv).__name__} cannot be copied. "
+            "Pass eval_env, wrapped as in training."
+        )
+    try:
+        with _no_files(venv):
+            copied: VecEnv = copy.deepcopy(venv)
+        for layer in reversed(layers):
+            copied = _copy_of_layer(layer, copied)
+    except Exception as error:  # copying runs the environments' own code
+        raise ValueError(
+            f"The evaluation needs environments of its own, and those of the training cannot be copied: {error}. Pass "
+            "eval_env, wrapped as in training."
+        ) from error
+    return copied
+
+
+def _copy_of_layer(layer: VecEnvWrapper, venv: VecEnv) -> VecEnvWrapper:
+    kind = type(layer)
+    state = {name: value for name, value in vars(layer).items() if name not in ("venv", "class_attributes")}
+    if isinstance(layer, VecMonitor):
+        state["results_writer"] = None
+    copied = kind.__new__(kind)
+    copied.__dict__.update(copy.deepcopy(state), venv=venv, class_attributes=dict(inspect.getmembers(kind)))
+    if isinstance(copied, VecNormalize):
+        copied.training = copied.norm_reward = False
+    return copied
+
+
+@contextmanager
+def _no_files(venv: DummyVecEnv) -> Iterator[None]:
+    """Within, no ``Monitor`` has its open file, which cannot be copied."""
+    monitors = [layer for env in venv.envs for layer in _layers(env) if isinstance(layer, Monitor)]
+    writers = [monitor.results_writer for monitor in monitors]
+    for monitor in monitors:
+        monitor.results_writer = None
+    try:
+        yield
+    finally:
+        for monitor, writer in zip(monitors, writers, strict=True):
+            monitor.results_writer = writer
+
+
+def _layers(env: gym.Env[Any, Any]) -> Iterator[gym.Env[Any, Any]]:
+    while isinstance(env, gym.Wrapper):
+        yield env
+        env = env.env

@@ -58,8 +58,8 @@ ROOMS: dict[str, set[str]] = {
     },
     "testing": {"attacks", "losses", "certify", "adversary", "policies"},
     "zoo": {
-        "experiment", "sensors", "environments", "algorithms", "agents", "schedules", "expressions", "hyperparams",
-        "resume", "checks",
+        "evaluation", "attacks", "experiment", "sensors", "environments", "algorithms", "agents", "schedules",
+        "expressions", "hyperparams", "resume", "checks",
     },
     "tuning": {
         "zoo", "experiment", "evaluation", "sensors", "environments", "algorithms", "agents", "attacks", "adversary",

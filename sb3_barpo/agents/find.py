@@ -9,7 +9,7 @@ from pathlib import Path
 from sb3_barpo.agents import zoo_envs
 
 #: Names of files that say nothing about the agent in them.
-_FINAL, _BEST = ["agent", "model"], "best_model"
+_FINAL, _BEST = ["agent", "model"], ["best_robust_model", "best_model"]
 WHICH = ["last", "best"]
 
 
@@ -26,7 +26,7 @@ def stem_of(file: Path) -> str:
 def name_of(file: Path, env_id: str) -> str:
     """:return: The file's name, or its folder's if the file's says nothing about the agent."""
     stem = stem_of(file)
-    return file.resolve().parent.name if stem in [*_FINAL, _BEST, plain(env_id)] else stem
+    return file.resolve().parent.name if stem in [*_FINAL, *_BEST, plain(env_id)] else stem
 
 
 def find_file(path: Path, env_id: str, which: str | None = None) -> Path:
@@ -34,7 +34,7 @@ def find_file(path: Path, env_id: str, which: str | None = None) -> Path:
     :param path: A ``.zip`` file, its path without the ending, or a folder.
     :param env_id: Id of the environment.
     :param which: Of a folder, ``"last"`` (the default) for the agent at the end of training, ``"best"`` for
-        ``best_model.zip``.
+        ``best_robust_model.zip`` or, where there is none, ``best_model.zip``.
     :return: The agent's file.
     :raises OSError: if there is none.
     :raises ValueError: for another ``which``, or one for a path that is no folder.
@@ -47,7 +47,7 @@ def find_file(path: Path, env_id: str, which: str | None = None) -> Path:
             if which is not None:
                 raise ValueError(f"which={which!r} chooses among the files of a folder, but {str(file)!r} is a file.")
             return file
-    names = [f"{stem}.zip" for stem in ([_BEST] if which == "best" else [*_FINAL, plain(env_id), _BEST])]
+    names = [f"{stem}.zip" for stem in (_BEST if which == "best" else [*_FINAL, plain(env_id), *_BEST])]
     for name in names:
         if (path / name).is_file():
             return path / name

@@ -68,6 +68,7 @@ def load_agent(
         beside the agent, under the usual names, and where the RL Zoo saves them. If the agent is known to be trained
         under ``VecNormalize``, they must be found.
     :param which: Of a folder, ``"last"`` (the default) for the agent at the end of training, or ``"best"`` for
+        ``best_robust_model.zip``, which ``sb3-barpo train --robust-eval-freq`` keeps by its worst case, or else
         ``best_model.zip``, which SB3's and the RL Zoo's callbacks keep by its return *without* an attack.
     :param gym_packages: Modules to import, which register environments. Those in the Zoo's records are imported too.
     :return: The agent with its environments.

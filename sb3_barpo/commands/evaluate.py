@@ -43,8 +43,8 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     what.add_argument(
         "--which",
         choices=WHICH,
-        help="of a folder: the agent at the end of training or best_model.zip, which is kept by its return without an "
-        "attack (default: last)",
+        help="of a folder: the agent at the end of training, or best_robust_model.zip, kept by its worst case, or else "
+        "best_model.zip, kept by its return without an attack (default: last)",
     )
     what.add_argument("--names", nargs="+", help="names of the agents in the report (default: from their paths)")
     what.add_argument("--algo", help=f"algorithm, if it cannot be inferred from the files: {', '.join(ALGORITHMS)}")

@@ -8,7 +8,7 @@ import gymnasium as gym
 import numpy as np
 from stable_baselines3.common.callbacks import EvalCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
-from stable_baselines3.common.vec_env import VecEnv, sync_envs_normalization, unwrap_vec_normalize
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, sync_envs_normalization, unwrap_vec_normalize
 
 from sb3_barpo import seeds
 from sb3_barpo.adversary import Ball
@@ -18,6 +18,7 @@ from sb3_barpo.evaluation.report import RobustnessReport
 from sb3_barpo.evaluation.robustness import USUAL_EPSILON, check_settings, evaluate_robustness, learned_names
 from sb3_barpo.evaluation.rows import NATURAL
 from sb3_barpo.evaluation.settings import EvalConfig
+from sb3_barpo.vec_envs import copy_for_evaluation
 
 
 class RobustEvalCallback(EvalCallback):
@@ -30,14 +31,24 @@ class RobustEvalCallback(EvalCallback):
     ``ep_lengths``), and ``results_<attack>`` beside it. The episodes are the same each time, and the attacks are built
     for the policy as it is then.
 
+    All arguments but ``eval_env`` and ``ball`` are plain data, so an entry of the RL Zoo can hold the callback, and
+    ``sb3-barpo train`` keeps the best model beside the Zoo's::
+
+        callback:
+          - sb3_barpo.RobustEvalCallback:
+              eval_freq: 10000
+              epsilon: 0.075
+
     :param eval_env: Evaluation environment, wrapped as the training environment is, but not by an attack. The
-        statistics of ``VecNormalize`` are copied to it.
+        statistics of ``VecNormalize`` are copied to it. By default the environments of the training are copied.
     :param attacks: Names of attacks that need no learning.
     :param epsilon: Their strength, in units of what the policy sees, by default the one that the agent shall withstand
         (its ε at the end of training, without the margin), and 0.075 for agents that are not trained to be robust.
     :param seed: Seed of the first episode, by default the first of :data:`sb3_barpo.seeds.CALLBACKS`, none of which
         ``evaluate`` reports on: the best model would look better on the episodes by which it was chosen.
     :param ball: Their ball, by default the agent's own.
+    :param best_model_name: Name of the best model's file in ``best_model_save_path``. The statistics of
+        ``VecNormalize`` at that time are kept beside it, as ``<name>_vecnormalize.pkl``.
     :param kwargs: Further arguments of ``EvalCallback``; ``render`` is not supported.
     :raises ValueError: for a setting out of range, an unknown attack or one that is learned, or ``render``.
     :raises TypeError: for an attack that is not a name: an ``Attack`` object would keep attacking the policy that
@@ -50,16 +61,19 @@ class RobustEvalCallback(EvalCallback):
 
     def __init__(
         self,
-        eval_env: gym.Env[Any, Any] | VecEnv,
+        eval_env: gym.Env[Any, Any] | VecEnv | None = None,
         *,
         attacks: str | Sequence[str] = ("random", "critic", "mad"),
         epsilon: float | None = None,
         seed: int = seeds.CALLBACKS.start,
         ball: Ball | None = None,
+        best_model_name: str = "best_model",
         **kwargs: Any,
     ) -> None:
         require_env(eval_env)
-        super().__init__(eval_env, **kwargs)
+        # SB3's constructor wants an environment and stores it; there is none before the training begins.
+        super().__init__(DummyVecEnv.__new__(DummyVecEnv) if eval_env is None else eval_env, **kwargs)
+        self._has_env = eval_env is not None
         names = [attacks] if isinstance(attacks, str) else list(attacks)
         if not all(isinstance(name, str) for name in names):
             raise TypeError(
@@ -83,9 +97,21 @@ class RobustEvalCallback(EvalCallback):
         self.epsilon = epsilon
         self.seed = seed
         self.ball = ball
+        self.best_model_name = best_model_name
         self._under_attack: dict[str, list[list[float]]] = {}
 
+    def set_env(self, eval_env: VecEnv) -> None:
+        """:param eval_env: Evaluation environment, as in the constructor."""
+        self.eval_env, self._has_env = eval_env, True
+
+    @property
+    def has_env(self) -> bool:
+        """Whether the evaluation environment is known; otherwise the training's are copied when it begins."""
+        return self._has_env
+
     def _init_callback(self) -> None:
+        if not self._has_env:
+            self.set_env(copy_for_evaluation(self.training_env))
         super()._init_callback()
         if self.model.get_vec_normalize_env() is not None and unwrap_vec_normalize(self.eval_env) is None:
             raise ValueError(
@@ -165,5 +191,8 @@ class RobustEvalCallback(EvalCallback):
         if self.verbose >= 1:
             print("New best worst case!")
         if self.best_model_save_path is not None:
-            self.model.save(Path(self.best_model_save_path) / "best_model")
+            path = Path(self.best_model_save_path) / self.best_model_name
+            self.model.save(path)
+            if (layer := self.model.get_vec_normalize_env()) is not None:
+                layer.save(f"{path}_vecnormalize.pkl")
         return self.callback_on_new_best is None or self.callback_on_new_best.on_step()

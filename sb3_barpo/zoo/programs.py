@@ -18,6 +18,7 @@ from sb3_barpo.algorithms import OURS
 from sb3_barpo.environments import find_env
 from sb3_barpo.resume import check_writable
 from sb3_barpo.sensors import EPSILON_OF_SHEET
+from sb3_barpo.zoo import robust_eval
 from sb3_barpo.zoo.hub import upload
 from sb3_barpo.zoo.registration import register
 from sb3_barpo.zoo.settings import check_settings
@@ -81,7 +82,11 @@ def prepare(command: str, argv: Sequence[str]) -> list[str]:
         given.algo = "barpo"
         argv += ["--algo", given.algo]
     if given.help:
+        if command == "train":
+            robust_eval.parser().print_help()
         return argv
+    if command == "train":
+        robust_eval.split(argv)  # raises for values that do not fit
     if command in _WITH_ENVIRONMENTS:
         argv += _prepare_environment(command, given)
     if given.algo not in OURS:
@@ -127,9 +132,15 @@ def launch(command: str, argv: Sequence[str]) -> None:
     :param argv: Its arguments.
     """
     original = sys.argv
+    around: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+    if command == "push_to_hub":
+        around = upload()
+    elif command == "train":
+        own, argv = robust_eval.split(argv)
+        around = robust_eval.robust_evaluation(own)
     sys.argv = [command, *argv]
     try:
-        with upload() if command == "push_to_hub" else contextlib.nullcontext():
+        with around:
             runpy.run_module(f"rl_zoo3.{command}", run_name="__main__", alter_sys=True)
     finally:
         sys.argv = original
