@@ -88,8 +88,8 @@ def evaluate(
     names = [agent.name for agent in agents]
     if len(set(names)) < len(names):
         raise ValueError(f"Each agent needs a name of its own, but they are called {', '.join(names)}. Give names.")
-    strengths = _strengths(agents, epsilon)
-    within = _restricted(_ball(agents, ball), agents, features, timing)
+    strengths = strengths_of(agents, epsilon)
+    within = _restricted(ball_of(agents, ball), agents, features, timing)
     check_settings(attacks, strengths, budget)
     config = EvalConfig(n_eval_episodes, seed, deterministic)
     listed = [str(name) for name in dict.fromkeys(attack_names(attacks))]
@@ -171,17 +171,23 @@ def _search(
     return [one.attacks for one in found]
 
 
-def default_output(names: Sequence[str]) -> Path:
+def default_output(names: Sequence[str], what: str = "evaluation") -> Path:
     """
     :param names: The agents' names.
+    :param what: What is written there.
     :return: ``evaluation-<first agent>-<date>``, with the number of further agents.
     """
     others = f"-and-{len(names) - 1}-more" if len(names) > 1 else ""
-    return Path(f"evaluation-{file_name(names[0])}{others}-{date.today():%Y-%m-%d}")
+    return Path(f"{what}-{file_name(names[0])}{others}-{date.today():%Y-%m-%d}")
 
 
-def _strengths(agents: Sequence[LoadedAgent], epsilon: Sequence[float] | None) -> list[float]:
-    """Each strength once, ascending, without the 0 that natural episodes stand for."""
+def strengths_of(agents: Sequence[LoadedAgent], epsilon: Sequence[float] | None) -> list[float]:
+    """
+    :param agents: The agents.
+    :param epsilon: Strengths, ``None`` for the one that the agents shall withstand.
+    :return: Each strength once, ascending, without the 0 that natural episodes stand for.
+    :raises ValueError: if the agents' training says nothing or different things of it, and none is given.
+    """
     if epsilon is not None:
         return sorted({one for one in epsilon if one != 0}) or [0.0][: len(epsilon)]
     own = {agent.name: one for agent in agents if (one := own_epsilon(agent.model))}
@@ -194,8 +200,13 @@ def _strengths(agents: Sequence[LoadedAgent], epsilon: Sequence[float] | None) -
     )
 
 
-def _ball(agents: Sequence[LoadedAgent], ball: str | None) -> Ball | None:
-    """The ball of all attacks, ``None`` for the default one."""
+def ball_of(agents: Sequence[LoadedAgent], ball: str | None) -> Ball | None:
+    """
+    :param agents: The agents.
+    :param ball: ``"linf"`` or ``"l2"``, ``None`` for the ball that they were trained with.
+    :return: The ball of all attacks, ``None`` for the default one.
+    :raises ValueError: for an unknown ball, or agents that were trained in different ones.
+    """
     if ball is not None:
         if ball not in BALLS:
             raise ValueError(f"Unknown ball {ball!r}. Choose from {', '.join(BALLS)}.")
