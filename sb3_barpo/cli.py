@@ -12,7 +12,7 @@ import gymnasium
 
 from sb3_barpo import __version__, zoo
 from sb3_barpo.adversary import DEFAULT_SOLVER, solver_spec
-from sb3_barpo.commands import compare, evaluate, pack
+from sb3_barpo.commands import certify, compare, evaluate, pack
 from sb3_barpo.commands.settings import setting
 from sb3_barpo.demo import ENV, EPSILON, STEPS, demo
 from sb3_barpo.evaluation.budgets import BUDGETS
@@ -54,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_demo(commands)
     evaluate.add(commands)
+    certify.add(commands)
     compare.add(commands)
     pack.add(commands)
     _add_tune(commands)

@@ -16,7 +16,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from sb3_barpo.attacks.learned import check_clean_env
 from sb3_barpo.attacks.victim import undisturbed
 from sb3_barpo.checks import is_number, require, require_count, require_env, require_model
-from sb3_barpo.episodes import run_wave
+from sb3_barpo.episodes import Episode, run_wave
 
 
 class NoisyModel:
@@ -84,12 +84,14 @@ class CertifiedReturn:
     :param returns: Of episodes of the smoothed agent without an attack, shape ``(n,)``.
     :param sigma: Standard deviation of the noise.
     :param confidence: The probability with which a bound holds, between 0.5 and 1.
+    :param longest: Number of steps of the longest of these episodes, 0 if unknown.
     :raises ValueError: for a setting out of range, or returns that are not finite.
     """
 
     returns: np.ndarray
     sigma: float
     confidence: float = 0.95
+    longest: int = 0
 
     def __post_init__(self) -> None:
         require(
@@ -211,13 +213,13 @@ def certify_return(
     CertifiedReturn(np.zeros(1), sigma, confidence)  # before work begins
     venv = BaseAlgorithm._wrap_env(env)
     check_clean_env(model, venv)
-    returns: list[float] = []
+    episodes: list[Episode] = []
     with undisturbed(model, venv):
         th.manual_seed(seed)
-        while (done := len(returns)) < n_episodes:
-            wave = run_wave(noisy, venv, min(venv.num_envs, n_episodes - done), seed + done, deterministic)
-            returns += [episode.reward for episode in wave]
-    return CertifiedReturn(np.array(returns), noisy.sigma, confidence)
+        while (done := len(episodes)) < n_episodes:
+            episodes += run_wave(noisy, venv, min(venv.num_envs, n_episodes - done), seed + done, deterministic)
+    returns, lengths = (np.array(column) for column in zip(*episodes, strict=True))
+    return CertifiedReturn(returns, noisy.sigma, confidence, int(lengths.max()))
 
 
 def radius_of(epsilon: float, n_features: int, n_steps: int) -> float:

@@ -1,16 +1,11 @@
 """``sb3-barpo evaluate``."""
 
 import argparse
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from sb3_barpo.adversary import Timing
-from sb3_barpo.agents.find import WHICH, stem_of
-from sb3_barpo.agents.load import LoadedAgent, load_agent
-from sb3_barpo.agents.pretrained import load_pretrained
-from sb3_barpo.algorithms import ALGORITHMS
 from sb3_barpo.attacks import ATTACKS
+from sb3_barpo.commands.agents import add_agents, load_agents
 from sb3_barpo.commands.limits import add_limits, index_of
 from sb3_barpo.evaluation.backends import BACKENDS
 from sb3_barpo.evaluation.budgets import BUDGETS
@@ -28,31 +23,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "and write a report with pictures. Attackers are stored in the output folder; rerun the same command to "
         "resume. Agents are pickled files: load only files that you trust.",
     )
-    what = sub.add_argument_group("agents")
-    what.add_argument("agents", nargs="*", type=Path, help="files of agents, or their folders")
-    what.add_argument(
-        "--pretrained",
-        nargs="+",
-        default=[],
-        metavar="NAME",
-        help="pretrained agents of this package, such as barpo, on the environment --env",
-    )
-    what.add_argument("--pretrained-folder", type=Path, help="load pretrained agents from this folder instead")
-    what.add_argument("--hub", help="load them from this organisation on the Hugging Face Hub instead")
-    what.add_argument("--env", help="environment id (default: read from the records beside the agents)")
-    what.add_argument(
-        "--which",
-        choices=WHICH,
-        help="of a folder: the agent at the end of training, or best_robust_model.zip, kept by its worst case, or else "
-        "best_model.zip, kept by its return without an attack (default: last)",
-    )
-    what.add_argument("--names", nargs="+", help="names of the agents in the report (default: from their paths)")
-    what.add_argument("--algo", help=f"algorithm, if it cannot be inferred from the files: {', '.join(ALGORITHMS)}")
-    what.add_argument(
-        "--vec-normalize",
-        help="file with the statistics of VecNormalize, or 'none' (default: found beside the agent)",
-    )
-    what.add_argument("--gym-packages", nargs="+", default=[], help="modules to import, which register environments")
+    add_agents(sub.add_argument_group("agents"))
     how = sub.add_argument_group("attacks")
     how.add_argument(
         "--attacks", nargs="+", default=["all"], help=f"all, or some of {', '.join(ATTACKS)} (default: all)"
@@ -144,16 +115,9 @@ def _evaluate(
     mixed_units: bool,
     line: str,
 ) -> None:
-    n_agents = len(agents) + len(pretrained)
-    if not n_agents:
-        raise ValueError("There is no agent to evaluate: name files, or pretrained agents by --pretrained.")
-    if pretrained and env is None:
-        raise ValueError("On which environment are the pretrained agents? Name it by --env, such as Hopper-v5.")
-    if names is not None and len(names) != n_agents:
-        raise ValueError(f"--names needs one name for each of the {n_agents} agents, but there are {len(names)}.")
-    loaded = [load_agent(path, env, n_envs, algo, vec_normalize, which, gym_packages) for path in agents]
-    loaded += [load_pretrained(name, str(env), pretrained_folder, hub, n_envs=n_envs) for name in pretrained]
-    loaded = [replace(one, name=name) for one, name in zip(loaded, names or distinct_names(loaded), strict=True)]
+    loaded = load_agents(
+        agents, pretrained, pretrained_folder, hub, env, which, names, algo, vec_normalize, gym_packages, n_envs
+    )
     output = default_output([agent.name for agent in loaded]) if output is None else output
     report = evaluate(
         loaded,
@@ -178,28 +142,3 @@ def _evaluate(
     )
     judged = "\n".join(lines(report.judged))
     print(f"\n{judged}\n\n{report.to_markdown()}\n{report.verdict()}\n\nReport: {output / 'report.md'}")
-
-
-def distinct_names(agents: Sequence[LoadedAgent]) -> list[str]:
-    """
-    :param agents: Agents from files.
-    :return: Their names, those that several share lengthened by as many folders as tell them apart.
-    """
-    names = [agent.name for agent in agents]
-    return [
-        name if names.count(name) == 1 else _longer(agent, [one for one in agents if one.name == name])
-        for agent, name in zip(agents, names, strict=True)
-    ]
-
-
-def _longer(agent: LoadedAgent, alike: Sequence[LoadedAgent]) -> str:
-    def parts(one: LoadedAgent, with_stem: bool) -> list[str]:
-        folder = list(one.file.resolve().parent.parts[1:])
-        return [*folder, stem_of(one.file)] if with_stem else folder
-
-    folders = {tuple(parts(one, False)) for one in alike}
-    with_stem = len(folders) < len(alike) or agent.name == stem_of(agent.file)
-    others = [parts(one, with_stem) for one in alike if one is not agent]
-    own = parts(agent, with_stem)
-    length = next((n for n in range(1, len(own) + 1) if all(other[-n:] != own[-n:] for other in others)), len(own))
-    return "/".join(own[-max(length, 2) :])

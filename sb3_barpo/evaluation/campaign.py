@@ -102,9 +102,9 @@ def evaluate(
     names = [agent.name for agent in agents]
     if len(set(names)) < len(names):
         raise ValueError(f"Each agent needs a name of its own, but they are called {', '.join(names)}. Give names.")
-    within = _restricted(_within(agents, ball, sensors), agents, features, timing)
+    within = _restricted(within_of(agents, ball, sensors), agents, features, timing)
     sheet = within[0].sheet
-    strengths = _strengths(agents, [1.0] if sensors is not None and epsilon is None else epsilon)
+    strengths = strengths_of(agents, [1.0] if sensors is not None and epsilon is None else epsilon)
     check_settings(attacks, strengths, budget)
     config = EvalConfig(n_eval_episodes, seed, deterministic)
     listed = [str(name) for name in dict.fromkeys(attack_names(attacks))]
@@ -206,17 +206,23 @@ def _search(
     return [one.attacks for one in found]
 
 
-def default_output(names: Sequence[str]) -> Path:
+def default_output(names: Sequence[str], what: str = "evaluation") -> Path:
     """
     :param names: The agents' names.
+    :param what: What is written there.
     :return: ``evaluation-<first agent>-<date>``, with the number of further agents.
     """
     others = f"-and-{len(names) - 1}-more" if len(names) > 1 else ""
-    return Path(f"evaluation-{file_name(names[0])}{others}-{date.today():%Y-%m-%d}")
+    return Path(f"{what}-{file_name(names[0])}{others}-{date.today():%Y-%m-%d}")
 
 
-def _strengths(agents: Sequence[LoadedAgent], epsilon: Sequence[float] | None) -> list[float]:
-    """Each strength once, ascending, without the 0 that natural episodes stand for."""
+def strengths_of(agents: Sequence[LoadedAgent], epsilon: Sequence[float] | None) -> list[float]:
+    """
+    :param agents: The agents.
+    :param epsilon: Strengths, ``None`` for the one that the agents shall withstand.
+    :return: Each strength once, ascending, without the 0 that natural episodes stand for.
+    :raises ValueError: if the agents' training says nothing or different things of it, and none is given.
+    """
     if epsilon is not None:
         return sorted({one for one in epsilon if one != 0}) or [0.0][: len(epsilon)]
     own = {agent.name: one for agent in agents if (one := own_epsilon(agent.model))}
@@ -229,8 +235,14 @@ def _strengths(agents: Sequence[LoadedAgent], epsilon: Sequence[float] | None) -
     )
 
 
-def _within(agents: Sequence[LoadedAgent], ball: str | None, sensors: SensorsLike | None) -> list[Within]:
-    """Where the attacks on each agent move its observations."""
+def within_of(agents: Sequence[LoadedAgent], ball: str | None, sensors: SensorsLike | None = None) -> list[Within]:
+    """
+    :param agents: The agents.
+    :param ball: ``"linf"`` or ``"l2"``, ``None`` for the ball or sheet that they were trained with.
+    :param sensors: A spec sheet in place of a ball.
+    :return: Where the attacks on each agent move its observations.
+    :raises ValueError: for an unknown ball, a ball and a sheet, or agents that were trained in different balls.
+    """
     if ball is not None:
         if sensors is not None:
             raise ValueError("Both a ball and sensors say how far an observation may move. Leave one of them out.")
