@@ -1,6 +1,6 @@
 """
-Which sensor must be good? An agent of Hopper, a spec sheet, and the worst case of one sensor at a time; then that of all
-together, and the same sheet's random faults. Needs the extras ``mujoco``, ``plots`` and ``zoo`` (for YAML).
+Which sensor must be good? An agent of Hopper, a spec sheet, and the worst case of one sensor at a time; then that of
+all together, and the same sheet's random faults. Needs the extras ``mujoco``, ``plots`` and ``zoo`` (for YAML).
 """
 
 import argparse
