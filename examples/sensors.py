@@ -1,18 +1,17 @@
 """
-Which sensor must be good? An agent of Hopper, a spec sheet in the units of the environment, and the worst case of one
-sensor at a time; then the same sheet's random faults. Needs the extras ``mujoco``, ``plots`` and ``zoo`` (for YAML).
+Which sensor must be good? An agent of Hopper, a spec sheet, and the worst case of one sensor at a time; then that of
+all together, and the same sheet's random faults. Needs the extras ``mujoco``, ``plots`` and ``zoo`` (for YAML).
 """
 
 import argparse
 
 from stable_baselines3 import PPO
 from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_barpo.agents import load_agent
 from sb3_barpo.evaluation import rank_sensors
-from sb3_barpo.sensors import Sensor, Sensors, VecSensorFaults
+from sb3_barpo.sensors import Sensor, Sensors
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--agent", help="an agent of Hopper-v5, file or folder; by default a PPO is trained here")
@@ -49,18 +48,9 @@ if args.agent is None:
     env.save("ppo-vecnormalize.pkl")
 name, model, venv = load_agent(args.agent or "ppo.zip", "Hopper-v5", n_envs=min(args.episodes, 16))
 
-# The worst case of one sensor at a time.
+# The worst case of one sensor at a time, and of all; random faults.
 ranking = rank_sensors(model, venv, sheet, args.strengths, args.episodes, args.seed)
 print(ranking.to_markdown())
 print(ranking.tolerated(0.1).to_markdown(index=False))
 ranking.frame.to_csv(f"sensors-{name}.csv", index=False)
 ranking.plot().savefig(f"sensors-{name}.png")
-
-# The random faults of the same sheet: raw observations pass the sensors, then the agent's frozen statistics.
-for strength in (0.0, *args.strengths):
-    sensed = VecSensorFaults(make_vec_env("Hopper-v5", n_envs=venv.num_envs), sheet, strength)
-    faulty = VecNormalize(sensed, training=False, norm_reward=False)
-    faulty.obs_rms = venv.obs_rms
-    faulty.seed(args.seed)
-    mean, std = evaluate_policy(model, faulty, n_eval_episodes=args.episodes)
-    print(f"{name}, random faults at {strength:g} of the sheet: {mean:.0f} ± {std:.0f}")

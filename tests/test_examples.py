@@ -51,8 +51,8 @@ EXAMPLES: dict[str, tuple[list[str], list[str]]] = {
     "sensors.py": (
         [
             r"\| all sensors ",
+            r"\| random faults ",
             r"\| sensor +\| unit +\| +tolerated \|",
-            rf"random faults at 0 of the sheet: {NUMBER} ± {NUMBER}\n",
         ],
         ["sensors.yml", "sensors-ppo.csv", "sensors-ppo.png", "ppo.zip"],
     ),

@@ -10,7 +10,9 @@ from gymnasium import spaces
 
 from sb3_barpo.sensors import FEATURES, Sensor, Sensors, as_sensors
 from sb3_barpo.sensors.places import places
+from sb3_barpo.sensors.units import unit_of
 
+HOPPER = "Hopper-v5"
 SPACE = spaces.Box(-np.inf, np.inf, (6,), np.float32)
 DICT = spaces.Dict({"imu": spaces.Box(-1, 1, (2, 3)), "goal": spaces.Box(-1, 1, (2,)), "mode": spaces.Discrete(3)})
 
@@ -68,6 +70,60 @@ def test_names_fit_the_tasks_of_mujoco(env_id: str) -> None:
     assert env.observation_space.shape == (len(FEATURES[env_id]),)
     assert len(set(FEATURES[env_id])) == len(FEATURES[env_id])
     env.close()
+
+
+def test_every_name_of_mujoco_has_its_unit() -> None:
+    units = {name: unit_of(name) for names in FEATURES.values() for name in names}
+    expected = {
+        "z": "m", "torso_angle": "rad", "x_velocity": "m/s", "foot_angle_velocity": "rad/s", "orientation_w": "",
+        "x_angular_velocity": "rad/s", "first_pole_sin": "", "cart_position": "m", "constraint_force": "N",
+        "target_x": "m", "fingertip_to_target_y": "m", "object_z": "m", "left_knee_torque": "N m",
+        "torso_force_y": "N", "torso_torque_x": "N m", "pelvis_angular_velocity_z": "rad/s", "pelvis_velocity_z": "m/s",
+        "force_3_2": None, "torso_inertia_4": None, "hip_angle": "rad",
+    }  # fmt: skip
+    assert {name: unit_of(name) for name in expected} == expected
+    unknown = {name for name, unit in units.items() if unit is None}
+    assert all(name.startswith("force_") or "_inertia_" in name for name in unknown)
+
+
+def test_units_of_known_tasks_are_converted() -> None:
+    degree = np.pi / 180
+    given = Sensor(0.5, 0.1, 0.2, 0.3, 0.4, 7, 2, 0.1, 0.2, 10, 0.05, -90, 90, "deg")
+    sheet = Sensors(
+        {"torso_angle": given, "8:": Sensor(bound=2, unit="deg/s"), "z": Sensor(bound=5, unit="mm")}, HOPPER
+    )
+    torso, rates, height = (place.sensor for place in places(sheet, spaces.Box(-np.inf, np.inf, (11,))))
+    sizes = [0.5, 0.2, 0.3, 0.4, 10, 0.05, -90, 90]
+    got = [torso.bound, torso.noise, torso.bias, torso.drift, torso.lost, torso.quantum, torso.low, torso.high]
+    assert got == pytest.approx([degree * size for size in sizes])
+    assert (torso.proportional, torso.drift_time, torso.delay, torso.hold, torso.dropout) == (0.1, 7, 2, 0.1, 0.2)
+    assert rates.bound == pytest.approx(2 * degree)
+    assert height.bound == pytest.approx(0.005)
+    same = Sensors({"z": Sensor(bound=1, unit="m")}, HOPPER)
+    assert places(same, spaces.Box(-np.inf, np.inf, (11,)))[0].sensor == Sensor(bound=1, unit="m")
+    assert str(sheet) == "torso_angle ±0.5 deg ±10 %, 8: ±2 deg/s, z ±5 mm"  # reports keep the sheet's units
+
+
+@pytest.mark.parametrize(
+    ("feature", "unit", "task", "message"),
+    [
+        (
+            "torso_angle",
+            "m",
+            "Hopper-v5",
+            r"of 'torso_angle' is 'm', but Hopper-v5 observes rad there. Give it in rad",
+        ),
+        ("x_velocity", "m", "Hopper-v5", r"observes m/s there. Give it in m/s or cm/s or mm/s"),
+        ("x_velocity", "deg/s", "Hopper-v5", r"observes m/s there"),
+        ("z", "feet", "Hopper-v5", r"observes m there. Give it in m or cm or mm"),
+        ("first_pole_sin", "rad", "InvertedDoublePendulum-v5", r"observes plain numbers there. Give it without a unit"),
+        ("4:6", "rad", "Hopper-v5", r"observes m/s and rad there. Give each its own sensor"),
+    ],
+)
+def test_units_that_do_not_fit(feature: str, unit: str, task: str, message: str) -> None:
+    space = spaces.Box(-np.inf, np.inf, (len(FEATURES[task]),))
+    with pytest.raises(ValueError, match=message):
+        places(Sensors({feature: Sensor(bound=1, unit=unit)}, task), space)
 
 
 def test_names_are_where_mujoco_has_them() -> None:

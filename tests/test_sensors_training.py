@@ -6,13 +6,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch as th
+from sb3_contrib import RecurrentPPO
 from stable_baselines3 import PPO
-from stable_baselines3.common.vec_env import VecFrameStack, VecNormalize
-from tracking import tracking
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.vec_env import VecEnv, VecFrameStack, VecNormalize
+from tracking import Tracking, tracking
 
 from sb3_barpo import ARPO, ATLA, BARPO, CARPPO, RADIALPPO, SAPPO, ConvexSAPPO, RecurrentBARPO, WocaRPPO
 from sb3_barpo.adversary import KL, SGLD, Adversary, L2Ball, LinfBall, Uniform
-from sb3_barpo.sensors import Sensor, Sensors, ball
+from sb3_barpo.attacks import VecAttackObservation
+from sb3_barpo.evaluation.episodes import run_episodes
+from sb3_barpo.sensors import Sensor, SensorFaults, SensorNoise, Sensors, VecSensorFaults, ball
 
 SHEET = Sensors({1: Sensor(bound=0.6, noise=0.1, unit="m"), 2: Sensor(bound=0.05)})
 SMALL: dict[str, Any] = {"n_steps": 32, "batch_size": 32, "n_epochs": 1, "seed": 0, "device": "cpu"}
@@ -101,6 +105,35 @@ def test_files_hold_the_sheet_as_data(tmp_path: Path) -> None:
     assert plain.sensors == {"sensors": {"1": {"bound": 0.5, "delay": 2}, "2:": {"bound": 0.05}}}
     other = BARPO.load(tmp_path / "model", env=venv, sensors=None, epsilon=0.1)
     assert repr(other._adversary.ball) == repr(LinfBall())
+
+
+def test_training_sees_what_the_wrappers_report() -> None:
+    """The same faults in a rollout through each environment, around all, around VecNormalize, and as an attack."""
+    faulty = Sensors({0: Sensor(noise=0.3, bias=0.2, delay=2), 1: Sensor(drift=0.5, hold=0.3)})
+
+    def rollout(venv: VecEnv) -> np.ndarray:
+        model = BARPO("MlpPolicy", venv, epsilon=0.1, **{**SMALL, "seed": 5})
+        model.learn(64)
+        seen: np.ndarray = model.rollout_buffer.observations
+        return seen
+
+    seen = rollout(VecSensorFaults(make_vec_env(Tracking, 2), faulty))
+    assert (seen != rollout(make_vec_env(Tracking, 2)))[:, :2].any(axis=0).all()
+    np.testing.assert_array_equal(rollout(make_vec_env(lambda: SensorFaults(Tracking(), faulty), 2)), seen)
+    blind = VecNormalize(make_vec_env(Tracking, 2), norm_obs=False)
+    np.testing.assert_array_equal(rollout(VecSensorFaults(blind, faulty)), seen)
+    noise = SensorNoise(PPO("MlpPolicy", tracking(2), device="cpu"), 1.0, faulty)
+    np.testing.assert_array_equal(rollout(VecAttackObservation(make_vec_env(Tracking, 2), noise)), seen)
+
+
+def test_a_memory_remembers_what_the_sensors_reported() -> None:
+    """A recurrent agent in front of faulty sensors, and the same faults as an attack on it: the same returns."""
+    sheet = Sensors({":": Sensor(noise=0.5, delay=1, dropout=0.2)})
+    model = RecurrentPPO("MlpLstmPolicy", tracking(2), n_steps=32, seed=0, device="cpu").learn(64)
+    sensed = run_episodes(model, None, VecSensorFaults(tracking(2), sheet), 6, 3, True)
+    attacked = run_episodes(model, SensorNoise(model, 1.0, sheet), tracking(2), 6, 3, True)
+    assert [episode[0] for episode in sensed] == [episode[0] for episode in attacked]
+    assert sensed != run_episodes(model, None, tracking(2), 6, 3, True)
 
 
 def test_sheets_that_are_refused() -> None:

@@ -9,6 +9,7 @@ from stable_baselines3.common.preprocessing import is_image_space, is_image_spac
 
 from sb3_barpo.policies.spaces import by_parts
 from sb3_barpo.sensors.sheet import Feature, Sensor, Sensors
+from sb3_barpo.sensors.units import convertible, factor, unit_of
 
 _INDEX = re.compile(r"-?\d+")
 _SLICE = re.compile(r"(-?\d*):(-?\d*)(?::(\d+))?")
@@ -20,7 +21,7 @@ class Place(NamedTuple):
     A sensor and what it measures.
 
     :param feature: Its name in the sheet.
-    :param sensor: The sensor.
+    :param sensor: The sensor, in the environment's units.
     :param key: The key of a ``Dict`` space, ``""`` for a ``Box``.
     :param indices: Indices of the flattened observation, or of the flattened values of the key. Those of an image are
         in the order of rows, columns, channels, however it lies: the same sensors read the same before and after
@@ -38,8 +39,8 @@ def places(sheet: Sensors, space: spaces.Space[Any]) -> list[Place]:
     :param sheet: The spec sheet.
     :param space: Space of the raw observations.
     :return: Where its sensors lie there, in the order of the sheet.
-    :raises ValueError: if a feature is unknown there, two sensors measure the same, or the number of names is another
-        than that of the features.
+    :raises ValueError: if a feature is unknown there, two sensors measure the same, the number of names is another
+        than that of the features, or a unit does not fit the task.
     :raises TypeError: if a sensor measures what is not a ``Box`` of numbers.
     """
     boxes = by_parts(space)
@@ -64,8 +65,26 @@ def places(sheet: Sensors, space: spaces.Space[Any]) -> list[Place]:
                 f"{f' of {key!r}' if key else ''}. Each value has one sensor."
             )
         owners[key][indices] = len(found)
-        found.append(Place(feature, sensor, key, indices))
+        found.append(Place(feature, _in_units_of_task(feature, sensor, sheet, indices), key, indices))
     return found
+
+
+def _in_units_of_task(feature: Feature, sensor: Sensor, sheet: Sensors, indices: np.ndarray) -> Sensor:
+    """Where the task is known, its units are."""
+    if not isinstance(sheet.features, str) or not sensor.unit:
+        return sensor
+    known = {unit for i in indices if (unit := unit_of(sheet.names[i])) is not None}
+    factors = {factor(sensor.unit, unit) for unit in known}
+    if None in factors or len(factors) > 1:
+        wanted = " and ".join(sorted(unit or "plain numbers" for unit in known))
+        remedy = "Give each its own sensor."
+        if len(known) == 1:
+            (unit,) = known
+            remedy = f"Give it in {' or '.join(convertible(unit))}." if unit else "Give it without a unit."
+        raise ValueError(
+            f"The unit of {feature!r} is {sensor.unit!r}, but {sheet.features} observes {wanted} there. {remedy}"
+        )
+    return sensor.in_units_of(factors.pop() or 1.0) if factors else sensor
 
 
 def _order(box: spaces.Box) -> np.ndarray:

@@ -19,6 +19,8 @@ Feature: TypeAlias = str | int
 #: The settings that grow with the strength: sizes of errors, and rates.
 _SIZES = ("bound", "proportional", "noise", "bias", "drift", "quantum")
 _RATES = ("hold", "dropout")
+#: Those that are in the sensor's unit.
+_WITH_UNIT = ("bound", "noise", "bias", "drift", "lost", "quantum", "low", "high")
 _INDEX = re.compile(r"-?\d+")
 
 
@@ -26,7 +28,7 @@ _INDEX = re.compile(r"-?\d+")
 class Sensor:
     """
     One sensor: limits of its error, for adversaries, and the faults that it has at random. Every default is the
-    perfect sensor. Lengths are in the environment's own units, times in environment steps.
+    perfect sensor. Sizes are in the environment's own units, times in environment steps.
 
     A sensor may measure several features, those of a slice for example. Each has its own noise, bias, gain and drift;
     readings are held and lost for all of them together, as one device loses them.
@@ -47,7 +49,8 @@ class Sensor:
     :param quantum: Step of the quantisation: readings are multiples of it.
     :param low: Lower end of the range: readings below saturate.
     :param high: Upper end of the range.
-    :param unit: Name of the unit, for reports. A label: nothing is converted.
+    :param unit: The unit. For a task whose units are known, ``features="Hopper-v5"`` for example, it must fit, and
+        ``deg``, ``mrad``, ``cm`` and ``mm``, also per second, are converted. Elsewhere it is a label for reports.
     :raises TypeError: if a setting is not a number, or the unit is no string.
     :raises ValueError: if a setting is negative, not finite, or a rate is above 1, or the range is empty.
     """
@@ -122,6 +125,14 @@ class Sensor:
         changes: dict[str, Any] = {name: strength * getattr(self, name) for name in _SIZES}
         changes |= {name: min(strength * getattr(self, name), 1.0) for name in _RATES}
         return dataclasses.replace(self, **changes, delay=round(strength * self.delay))
+
+    def in_units_of(self, factor: float) -> "Sensor":
+        """
+        :param factor: How much of another unit one of this sensor's is.
+        :return: The sensor with all that has its unit in the other one, and the same name of the unit.
+        """
+        changes: dict[str, Any] = {name: factor * getattr(self, name) for name in _WITH_UNIT}
+        return self if factor == 1 else dataclasses.replace(self, **changes)
 
     def spec(self) -> dict[str, Any]:
         """:return: The settings that differ from the perfect sensor's, as plain data."""
