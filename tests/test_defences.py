@@ -136,6 +136,26 @@ def test_rows_that_do_not_count(loss: OuterLoss) -> None:
     assert gradient[:, mask].any()
 
 
+@pytest.mark.parametrize(
+    "loss", [Regularised(0.7), SoftWorst(0.7, 0.5), SoftWorst(2.0, math.inf), WorstCase(0.7), WorstCase(0.0)], ids=repr
+)
+def test_slopes_that_are_written_out(loss: OuterLoss) -> None:
+    """They are those of autograd, and loss and logs are the loss's own."""
+    assert type(loss).slopes is not OuterLoss.slopes
+    rows, samples = some_rows(50)
+    with th.inference_mode():
+        asked = Rows(rows.log_prob.detach().clone(), rows.kl)
+        found, expected = loss.slopes(asked, samples), OuterLoss.slopes(loss, asked, samples)
+    assert (expected.log_prob[0 if isinstance(loss, Regularised) else 1] == 0).any()  # some rows are clipped
+    assert found.loss.item() == pytest.approx(expected.loss.item(), rel=1e-12)
+    assert {name: value.item() for name, value in found.logs.items()} == pytest.approx(
+        {name: value.item() for name, value in expected.logs.items()}, rel=1e-12
+    )
+    assert th.allclose(found.log_prob, expected.log_prob, rtol=0, atol=1e-14)
+    assert (found.kl is None) == (expected.kl is None)
+    assert found.kl is None or th.allclose(found.kl, expected.kl, rtol=0, atol=1e-14)
+
+
 @pytest.mark.parametrize("temperature", [0, -1.0, math.nan, True, "ramp_1"])
 def test_temperatures_that_are_none(temperature: Any) -> None:
     with pytest.raises(ValueError, match="temperature must be a number above 0"):

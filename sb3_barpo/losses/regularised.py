@@ -2,8 +2,12 @@
 
 from dataclasses import dataclass
 
+import torch as th
+
 from sb3_barpo.adversary import Samples, clipped_surrogate
-from sb3_barpo.losses.base import OuterLoss, Rows, Terms
+from sb3_barpo.losses.base import OuterLoss, Rows, Terms, named
+from sb3_barpo.losses.surrogate import surrogate_and_slope
+from sb3_barpo.policies.by_hand import Slopes
 from sb3_barpo.schedules import ScheduleLike
 
 
@@ -33,3 +37,12 @@ class Regularised(OuterLoss):
         divergence = samples.mean(rows.kl())
         loss = -clean + self.weight * divergence  # type: ignore[operator]  # a number, after `at`
         return Terms(loss, {"clean_surrogate": clean.detach(), "regulariser": divergence.detach()})
+
+    def slopes(self, rows: Rows, samples: Samples) -> Slopes:
+        weight: float = self.weight  # type: ignore[assignment]  # a number, after `at`
+        surrogate, slope = surrogate_and_slope(rows.log_prob[0], samples)
+        kl = rows.kl()
+        clean, divergence = surrogate.mean(), kl.mean()
+        to_log_prob = th.stack([slope.div_(-len(kl)), th.zeros_like(slope)])
+        logs = named({"clean_surrogate": clean, "regulariser": divergence})
+        return Slopes(weight * divergence - clean, logs, to_log_prob, th.full_like(kl, weight / len(kl)))
