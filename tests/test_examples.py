@@ -48,6 +48,16 @@ EXAMPLES: dict[str, tuple[list[str], list[str]]] = {
         + [rf"\| {name} +\| +{NUMBER} +\| +{NUMBER} +\|" for name in ("RADIALPPO", "WocaRPPO", "ATLA")],
         [],
     ),
+    "certify.py": (
+        [
+            *(rf"{name} +attacked {NUMBER}, certified {NUMBER}\n" for name in ("PPO", "BARPO")),
+            *(
+                rf"{name} +median {NUMBER}, certified at 0\.0: .*; mean at 0\.1: {NUMBER}\n"
+                for name in ("PPO", "BARPO")
+            ),
+        ],
+        [],
+    ),
     "sensors.py": (
         [
             r"\| all sensors ",
