@@ -28,6 +28,13 @@ EXAMPLES: dict[str, tuple[list[str], list[str]]] = {
         [r"\| agent .*worst case.*\n", r"\| PPO ", r"\| ARPO ", r"\| ARPO, guided ", r"\| BARPO "],
         ["comparison.csv", "comparison.png"],
     ),
+    "compare_seeds.py": (
+        [
+            *(rf"\| {name} +\| +2 \| +{NUMBER} \| +{NUMBER} \|" for name in ("PPO", "BARPO", "BARPO, margin 2")),
+            r"\| +PPO \| +BARPO \| +BARPO, margin 2 \|",
+        ],
+        ["comparison/report.md", "comparison/returns.png", "comparison/tables.tex"],
+    ),
     "custom_adversary.py": (
         # The trusted sensor stays clean, the others do not.
         [r"largest move per sensor: 0\.000( 0\.(?!000)\d{3}){3}\n", r"\| +random \| +gradient \|", r"\| BARPO "],
@@ -90,7 +97,7 @@ def test_every_example_is_listed() -> None:
 
 
 #: They train for longer, or start processes of their own.
-LONG = {"sensors.py", "pixels.py", "defences.py", "tune_strength.py"}
+LONG = {"sensors.py", "pixels.py", "defences.py", "tune_strength.py", "compare_seeds.py"}
 
 
 @pytest.mark.parametrize(
