@@ -70,6 +70,18 @@ def test_the_largest_strength_counts_unless_another_is_named() -> None:
         report.summary(0.3)
 
 
+def test_the_best_response_chooses_the_attack_for_each_start() -> None:
+    """Two attacks that take as much in the mean, each from another episode."""
+    both = {("natural", 0.0): [10, 10], ("mad", 0.1): [1, 9], ("random", 0.1): [8, 2]}
+    table = report_of(A=both, B={**both, ("random", 0.1): [10, 10]}).summary()
+    assert table["worst_case"].to_list() == [5, 5]
+    assert table["best_response"].to_list() == [1.5, 5]
+    alone = report_of(A=natural_and_mad([10, 10], [1, 9]))
+    assert alone.summary()["best_response"].to_list() == [5]
+    assert "est response" in report_of(A=both).to_markdown()
+    assert "est response" not in alone.to_markdown()
+
+
 def test_merge_keeps_the_agents_apart() -> None:
     merged = RobustnessReport.merge([report_of(PPO=HAND["PPO"]), report_of(BARPO=HAND["BARPO"])])
     assert merged.to_frame().equals(report_of(**HAND).to_frame())
@@ -90,7 +102,7 @@ def test_round_trip(form: str, tmp_path: Path) -> None:
 def test_markdown_holds_every_figure() -> None:
     table = report_of(**HAND).to_markdown()
     cells = [cell.strip() for cell in table.splitlines()[2].split("|")[1:-1]]
-    assert cells == ["PPO", "0.1", "200 ± 100", "190 ± 10", "50.0 ± 10.0", "50.0", "−75 %"]
+    assert cells == ["PPO", "0.1", "200 ± 100", "190 ± 10", "50.0 ± 10.0", "50.0", "50.0", "−75 %"]
     assert "2 episodes" in table
     assert "seeds 0 to 1" in table
 

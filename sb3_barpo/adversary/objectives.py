@@ -17,7 +17,7 @@ import torch as th
 from sb3_barpo.adversary.goals import ClosedForm, Goal, Samples, WeightedSum
 from sb3_barpo.adversary.q_network import QNetwork
 from sb3_barpo.policies import mlp
-from sb3_barpo.policies.evaluate import Policy, action_distributions, kl_divergence, policy_output
+from sb3_barpo.policies.evaluate import Policy, action_distributions, kl_divergence, policy_output, small_kl_divergence
 
 
 def clipped_surrogate(log_prob: th.Tensor, samples: Samples) -> th.Tensor:
@@ -89,6 +89,8 @@ class KL(Objective):
                 return action_distributions(policy, observations)
 
         def goal(perturbed: th.Tensor) -> th.Tensor:
+            if not perturbed.requires_grad:  # nobody climbs: values are compared, however small
+                return small_kl_divergence(clean(), action_distributions(policy, perturbed))
             return kl_divergence(clean(), action_distributions(policy, perturbed))
 
         actor = mlp.network(policy, "actor")

@@ -16,7 +16,7 @@ from sb3_barpo.attacks.attack import Attack
 from sb3_barpo.attacks.memory import Memory
 from sb3_barpo.policies.spaces import by_key
 
-N_UPDATES, BATCH_SIZE, LEARNING_RATE = 2000, 256, 1e-3
+BATCH_SIZE, LEARNING_RATE = 256, 1e-3
 
 
 class Demonstration(NamedTuple):
@@ -97,7 +97,7 @@ def imitate(policy: ActorCriticPolicy, shown: Demonstration) -> None:
     """
     optimizer = th.optim.Adam(policy.parameters(), lr=LEARNING_RATE)
     policy.set_training_mode(True)
-    for _ in range(N_UPDATES):
+    for _ in range(len(shown.actions) // 4):
         rows = th.randint(len(shown.actions), (BATCH_SIZE,), device=shown.actions.device)
         seen = by_key(lambda part, rows=rows: part[rows], shown.observations)
         mean = policy.get_distribution(seen).distribution.mean  # type: ignore[union-attr]  # a Gaussian

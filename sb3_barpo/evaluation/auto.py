@@ -163,10 +163,10 @@ class _Hunt:
                 return
 
     def _first_round(self) -> list[Task]:
-        n_envs, steps = self.victim.venv.num_envs, self.budget.steps
+        steps = self.budget.steps
         ways = {
-            SARL.name: [adversary(n_envs, 6.0, **COHERENT), adversary(n_envs, 1.0, **QUIET)],
-            PAAD.name: [adversary(n_envs, 3.0), adversary(n_envs, 6.0, **FARSIGHTED)],
+            SARL.name: [self._settings(6.0, **COHERENT), self._settings(1.0, **QUIET)],
+            PAAD.name: [self._settings(3.0), self._settings(6.0, **FARSIGHTED)],
         }
         fresh = [
             self.target.task(Member(kind, steps, settings)) for kind in self._learners() for settings in ways[kind]
@@ -178,8 +178,8 @@ class _Hunt:
         adversaries = sorted((task for task in self.tried if task.member.attack in self._learners()), key=_strength)
         continued = [self._continued(task, steps) for task in adversaries[:2]]
         # Longer than any before, of the kind that does more.
-        n_envs, kind = self.victim.venv.num_envs, adversaries[0].member.attack
-        way = adversary(n_envs, 6.0, **(COHERENT if kind == SARL.name else FARSIGHTED))
+        kind = adversaries[0].member.attack
+        way = self._settings(6.0, **(COHERENT if kind == SARL.name else FARSIGHTED))
         longer = self.target.task(Member(kind, 2 * steps, way, number))
         return [*continued, *self._imitators(steps, number), longer]
 
@@ -190,9 +190,12 @@ class _Hunt:
 
     def _imitators(self, steps: int, number: int) -> list[Task]:
         strongest = min(self.tried, key=_strength)
-        n_envs = self.victim.venv.num_envs
-        members = [Member(kind, steps, adversary(n_envs, 1.0, **_IMITATORS[kind]), number) for kind in self._learners()]
+        members = [Member(kind, steps, self._settings(1.0, **_IMITATORS[kind]), number) for kind in self._learners()]
         return [self.target.task(member, strongest.path, "imitates") for member in members]
+
+    def _settings(self, curriculum: float, **changes: Any) -> dict[str, Any]:
+        rollout = min(2048, max(self.budget.steps // 8, 256))  # several updates even in a short fit
+        return adversary(self.victim.venv.num_envs, curriculum, rollout, **changes)
 
     def _learners(self) -> list[str]:
         return [kind for kind in (SARL.name, PAAD.name) if kind in self.kinds]

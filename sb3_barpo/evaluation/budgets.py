@@ -116,23 +116,24 @@ QUIET = {"policy_kwargs": {"log_std_init": -2.0}}
 FARSIGHTED = {"gamma": 0.999, "gae_lambda": 0.99}
 
 
-def adversary(n_envs: int, curriculum: float, **changes: Any) -> dict[str, Any]:
+def adversary(n_envs: int, curriculum: float, rollout: int = 2048, **changes: Any) -> dict[str, Any]:
     """
     Settings of an adversary that learns in few steps.
 
     :param n_envs: Number of environments.
     :param curriculum: Multiple of ε with which it begins. At ε itself the victim may never fail by chance, and the
         adversary settles for slowing it down.
+    :param rollout: Steps of all environments together between two updates, roughly.
     :param changes: Further settings.
     """
-    rollout = {"n_steps": _rollout(n_envs, 256), "batch_size": 256}
-    return {"curriculum": curriculum, "learning_rate": 1e-3, "clip_range": 0.4, **rollout, **changes}
+    sizes = {"n_steps": _rollout(n_envs, 256, rollout), "batch_size": 256}
+    return {"curriculum": curriculum, "learning_rate": 1e-3, "clip_range": 0.4, **sizes, **changes}
 
 
-def _rollout(n_envs: int, batch_size: int) -> int:
-    """Steps of each environment, so that all make about 2048 together, in whole minibatches."""
+def _rollout(n_envs: int, batch_size: int, steps: int = 2048) -> int:
+    """Steps of each environment, so that all make about so many together, in whole minibatches."""
     whole = batch_size // math.gcd(batch_size, n_envs)
-    return max(round(2048 / (n_envs * whole)), 1) * whole
+    return max(round(steps / (n_envs * whole)), 1) * whole
 
 
 def _paper(task: str, robust_victim: bool, n_envs: int) -> Budget:

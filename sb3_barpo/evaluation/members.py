@@ -37,6 +37,8 @@ from sb3_barpo.evaluation.progress import Progress, Tell
 from sb3_barpo.evaluation.rows import NATURAL
 from sb3_barpo.resume import read_record, replacing, write_record
 
+#: Most steps of another attack that an imitator learns from.
+DEMONSTRATION = 8192
 #: Seeds of the episodes that compare members lie this far from those of the report.
 SELECTION = seeds.SELECTION.start
 
@@ -279,5 +281,5 @@ def build(task: Task, model: OnPolicyAlgorithm, venv: VecEnv) -> Attack | None:
     seed = seeds.FITS.start + task.record["search_seed"] + task.member.seed
     learned: LearnedAttack = kind(model, task.record["epsilon"], seed=seed, ball=task.ball, **settings)
     if task.base is not None and isinstance(learned, PolicyAttack):
-        learned.imitate(load_member(task.base, model, task.ball), venv)
+        learned.imitate(load_member(task.base, model, task.ball), venv, min(task.member.total_timesteps, DEMONSTRATION))
     return learned

@@ -127,7 +127,9 @@ class Rows:
         """
         :param epsilon: The strength, the largest by default.
         :return: One row an agent: mean and population standard deviation of the returns over the episodes, natural and
-            under each attack at this ε (``mad``, ``mad_std``); ``worst_attack``, ``worst_case``, ``robustness``.
+            under each attack at this ε (``mad``, ``mad_std``); ``worst_attack``, ``worst_case``, ``robustness``; and
+            ``best_response``, the mean over the episodes of the lowest return under any attack: what an adversary takes
+            who may choose the attack for each start.
         :raises ValueError: if there are no episodes at this ε.
         """
         rows = self.at(epsilon)
@@ -141,6 +143,8 @@ class Rows:
         table["worst_attack"] = means[attacks].idxmin(axis="columns")
         table["worst_case"] = means[attacks].min(axis="columns")
         natural = table[NATURAL]
+        lowest = rows[rows["attack"] != NATURAL].groupby(["agent", "seed"], sort=False)["return"].min()
+        table["best_response"] = lowest.groupby("agent").mean()
         table["robustness"] = (table["worst_case"] - natural) / natural.abs().where(natural != 0)
         return table
 

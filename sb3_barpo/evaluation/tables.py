@@ -21,13 +21,17 @@ def returns(rows: Rows, tablefmt: str = "pipe") -> str:
     columns = ["natural", *rows.attacks]
     units = {str(agent): str(unit) for agent, unit in rows.origins["unit"].items()}
     mixed = ["unit of ε"] * (len(rows.units) > 1)
-    lines = []
+    several = ["best response"] * (len(rows.attacks) > 1)
+    lines: list[list[str]] = []
     for epsilon in rows.epsilons:
         for agent, row in rows.summary(epsilon).iterrows():
             unit = [units[str(agent)] for _ in mixed]
             cells = [spread(row[name], row[f"{name}_std"]) if name in row else NONE for name in columns]
-            lines.append([str(agent), f"{epsilon:g}", *unit, *cells, number(row["worst_case"]), _change(row)])
-    return _tabulated(["agent", "ε", *mixed, *columns, "worst case", "robustness"], lines, tablefmt)
+            response = [number(row["best_response"]) for _ in several]
+            worst = [number(row["worst_case"]), *response, _change(row)]
+            lines.append([str(agent), f"{epsilon:g}", *unit, *cells, *worst])
+    headers = ["agent", "ε", *mixed, *columns, "worst case", *several, "robustness"]
+    return _tabulated(headers, lines, tablefmt)
 
 
 def by_algorithm(rows: Rows, tablefmt: str = "pipe") -> str:
@@ -87,8 +91,12 @@ def legend(rows: Rows) -> str:
     return (
         f"Return: mean ± standard deviation over {counted(len(seeds))}, the same for every column and agent "
         f"(seed{'s' * (len(seeds) > 1)} {listed}). Worst case: the lowest mean over the attacks. "
+        f"{_BEST_RESPONSE * (len(rows.attacks) > 1)}"
         f"Robustness: (worst case − natural) / |natural|, {NONE} where returns cross zero.{_units(rows.units)}"
     )
+
+
+_BEST_RESPONSE = "Best response: the mean of each episode's lowest return, had the attack been chosen for its start. "
 
 
 def _units(units: list[str]) -> str:

@@ -47,6 +47,23 @@ def kl_divergence(p: list[th.distributions.Distribution], q: list[th.distributio
     return th.stack([part.reshape(len(part), -1).sum(1) for part in parts]).sum(0)
 
 
+def small_kl_divergence(p: list[th.distributions.Distribution], q: list[th.distributions.Distribution]) -> th.Tensor:
+    """
+    The same as :func:`kl_divergence`, without the rounding error of torch's formula for Gaussians, which adds the
+    squared shift to 1 and takes the 1 away again: of a nearly flat policy nothing would remain.
+    """
+    parts = []
+    for p_i, q_i in zip(p, q, strict=True):
+        if isinstance(p_i, th.distributions.Normal) and isinstance(q_i, th.distributions.Normal):
+            ratio = (p_i.scale / q_i.scale).square()
+            shift = ((p_i.loc - q_i.loc) / q_i.scale).square()
+            part = (ratio - 1 - ratio.log() + shift) / 2
+        else:
+            part = th.distributions.kl_divergence(p_i, q_i)
+        parts.append(part.reshape(len(part), -1).sum(1))
+    return th.stack(parts).sum(0)
+
+
 def policy_output(policy: Policy, observations: th.Tensor) -> th.Tensor:
     """
     What an adversary pulls at, as one vector.

@@ -1,0 +1,218 @@
+"""The search without parameters: what it finds, when it stops, what survives a kill, what it says."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from gymnasium import spaces
+from gymnasium.wrappers import TimeLimit
+from helpers import Still
+from linear_system import controller, damage, systems
+from stable_baselines3 import PPO
+from stable_baselines3.common.env_util import make_vec_env
+
+from sb3_barpo.attacks import AUTO, LearnedAttack
+from sb3_barpo.evaluation import RobustnessReport, auto, evaluate_robustness, members, saturation
+from sb3_barpo.evaluation.auto import AutoBudget, Found, find_auto, is_saturated
+from sb3_barpo.evaluation.members import Victim
+
+EPSILON = 0.2
+SMALL = AutoBudget(steps=2048, rounds=2, n_episodes=8)
+#: Small enough for everything but strength.
+TINY = AutoBudget(steps=64, rounds=2, n_episodes=1)
+
+
+def hunt(folder: Path | None, budget: AutoBudget = SMALL, **kwargs: Any) -> Found:
+    (found,) = find_auto([Victim(controller(), systems(), folder)], EPSILON, budget, **kwargs)
+    return found
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("auto")
+
+
+@pytest.fixture(scope="module")
+def found(folder: Path) -> Found:
+    return hunt(folder)
+
+
+# --- what it finds
+
+
+def test_it_finds_the_worst_case_of_the_linear_system(found: Found) -> None:
+    """Each kind is tried; the strongest one does at least 95 % of the damage that can be done."""
+    assert list(found.attacks) == AUTO
+    taken = {name: damage(attack.model, attack).mean() for name, attack in found.attacks.items()}
+    assert max(taken.values()) >= 0.95
+    assert taken["random"] < 0.5
+    assert taken[found.told["curve"][-1]["attack"]] >= max(taken.values()) - 0.02
+
+
+def test_the_strongest_of_each_kind_is_kept(found: Found, folder: Path) -> None:
+    records = [json.loads(path.read_text()) for path in folder.glob("*.json")]
+    assert {record["attack"] for record in records} == {*AUTO, "natural"}
+    for name, attack in found.attacks.items():
+        best = min((one for one in records if one["attack"] == name), key=lambda one: np.mean(one["returns"]))
+        if isinstance(attack, LearnedAttack):
+            assert attack.n_fitted == best["total_timesteps"] or name == "worst_q"
+        else:
+            assert attack.settings == best["settings"]
+    pushes = [record["settings"]["limit"] for record in records if record["attack"] == "push"]
+    assert sorted(pushes) == [0, 1, 2, 3]
+
+
+def test_an_imitator_starts_from_the_strongest_so_far(found: Found, folder: Path) -> None:
+    records = {path.stem: json.loads(path.read_text()) for path in folder.glob("*.json")}
+    imitators = [record for record in records.values() if record.get("how") == "imitates"]
+    assert {record["attack"] for record in imitators} == {"sarl", "paad"}
+    before = [one for one in records.values() if one["attack"] not in ("sarl", "paad", "natural")]
+    strongest = min(np.mean(one["returns"]) for one in before)
+    first = [record for record in imitators if record["seed"] == 0]
+    assert len(first) == 2
+    assert all(np.mean(records[record["base"]]["returns"]) == strongest for record in first)
+
+
+def test_the_curve_falls_and_each_round_doubles_the_budget(found: Found) -> None:
+    curve = found.told["curve"]
+    worst = [point["worst_case"] for point in curve]
+    assert worst == sorted(worst, reverse=True)
+    assert worst[0] < found.told["natural"]
+    values = 2 * SMALL.steps
+    assert [point["steps"] - values for point in curve[1:]] == [0, 6 * SMALL.steps, 12 * SMALL.steps]
+    assert curve[0]["steps"] == 0
+    assert found.told["saturated"]
+
+
+@pytest.mark.parametrize(
+    ("natural", "before", "after", "saturated"),
+    [
+        (100.0, 20.0, 20.0, True),
+        (100.0, 20.0, 17.0, True),  # 3 of 83
+        (100.0, 20.0, 10.0, False),
+        (1000.0, 995.0, 986.0, True),  # hardly any damage: less than 1 % of the natural return
+        (-100.0, -300.0, -309.0, True),
+        (-100.0, -300.0, -320.0, False),
+        (0.0, -1.0, -2.0, False),
+    ],
+)
+def test_it_ends_where_a_doubling_does_not_pay(natural: float, before: float, after: float, saturated: bool) -> None:
+    assert is_saturated(natural, before, after, share=0.05) == saturated
+
+
+def test_without_an_end_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(auto, "is_saturated", lambda *args: False)
+    found = hunt(tmp_path, TINY)
+    assert not found.told["saturated"]
+    assert len(found.told["curve"]) == 4
+
+
+# --- resumed
+
+
+def written(folder: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+
+
+def test_what_is_finished_is_not_done_again(found: Found, folder: Path) -> None:
+    before = written(folder)
+    again = hunt(folder)
+    assert written(folder) == before
+    assert again.told == found.told
+
+
+class KilledError(Exception):
+    pass
+
+
+def test_a_search_that_is_killed_is_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = hunt(tmp_path / "whole", TINY)
+    write = members.write_record
+    for kills in (5, 14):
+        left = [kills]
+
+        def die(path: Path, content: Any, left: list[int] = left) -> None:
+            write(path, content)
+            left[0] -= 1
+            if not left[0]:
+                raise KilledError
+
+        monkeypatch.setattr(members, "write_record", die)
+        with pytest.raises(KilledError):
+            hunt(tmp_path / "parts", TINY)
+        monkeypatch.setattr(members, "write_record", write)
+    resumed = hunt(tmp_path / "parts", TINY)
+    for one, other in zip(whole.told["curve"], resumed.told["curve"], strict=True):
+        assert {**one, "seconds": 0} == {**other, "seconds": 0}
+    clean = np.ones((3, 2), np.float32)
+    for name in AUTO:
+        for attack in (whole.attacks[name], resumed.attacks[name]):
+            attack.seed(0)
+        np.testing.assert_array_equal(whole.attacks[name].perturb(clean), resumed.attacks[name].perturb(clean))
+
+
+# --- where not all can be tried
+
+
+@pytest.mark.parametrize(
+    ("actions", "missing"),
+    [(spaces.MultiDiscrete([2, 2]), {"robust_sarsa", "worst_q"})],
+)
+def test_kinds_that_do_not_support_the_victim_are_left_out(actions: Any, missing: set[str]) -> None:
+    venv = make_vec_env(lambda: TimeLimit(Still(spaces.Box(-1.0, 1.0, (2,)), actions), 5), 2, seed=0)
+    model = PPO("MlpPolicy", venv, device="cpu", seed=0)
+    (found,) = find_auto([Victim(model, venv)], 0.1, TINY)
+    assert set(found.attacks) == set(AUTO) - missing
+
+
+# --- in reports
+
+
+def test_a_report_says_whether_the_search_was_done(folder: Path, found: Found, tmp_path: Path) -> None:
+    report = evaluate_robustness(
+        controller(), systems(), "auto", EPSILON, n_eval_episodes=8, seed=0, budget=SMALL, folder=folder, name="it"
+    )
+    assert report.attacks == AUTO
+    assert report.judged["agents"]["it"]["auto"] == found.told
+    assert report.summary()["best_response"].item() <= report.worst_case
+    report.to_json(tmp_path / "report.json")
+    assert RobustnessReport.from_json(tmp_path / "report.json").judged == report.judged
+    (line,) = saturation.lines(report.judged)
+    assert "the search is saturated after 28,672 steps of learning" in line
+    assert "under " in line
+    rows = saturation.curves(report.judged)
+    assert rows is not None
+    assert list(rows.columns) == ["agent", "steps", "worst_case", "attack", "seconds"]
+    assert rows["worst_case"].to_list() == [point["worst_case"] for point in found.told["curve"]]
+    figure = saturation.picture(report.judged)
+    assert figure.axes[0].get_lines()[0].get_label() == "it"
+
+
+def test_a_search_that_is_not_done_is_shown_as_such(found: Found) -> None:
+    judged = {"agents": {"it": {"auto": {**found.told, "saturated": False}}, "other": {}}}
+    (line,) = saturation.lines(judged)
+    assert "NOT saturated" in line
+    assert "upper bound" in line
+    assert saturation.picture(judged).axes[0].get_lines()[0].get_label() == "it (not saturated)"
+    assert saturation.curves({"agents": {"other": {}}}) is None
+
+
+# --- refusals
+
+
+@pytest.mark.parametrize(("name", "value"), [("steps", 0), ("rounds", 0), ("n_episodes", 0), ("share", 0.0)])
+def test_a_budget_of_nothing_is_refused(name: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=f"AutoBudget's {name}"):
+        AutoBudget(**{name: value})
+
+
+def test_its_budget_goes_with_it_alone() -> None:
+    with pytest.raises(ValueError, match="An AutoBudget goes with attacks='auto', but attacks is 'mad'"):
+        evaluate_robustness(controller(), systems(), "mad", EPSILON, budget=SMALL)
+
+
+def test_without_strength_there_is_nothing_to_search() -> None:
+    with pytest.raises(ValueError, match="cannot be fitted at epsilon = 0"):
+        evaluate_robustness(controller(), systems(), "auto", 0.0)
