@@ -13,8 +13,9 @@ from sb3_barpo.adversary import Ball
 from sb3_barpo.attacks import PAAD, SARL, LearnedAttack, RobustSarsa
 from sb3_barpo.checks import require_count
 from sb3_barpo.evaluation.budgets import Budget, Member, make_budget
-from sb3_barpo.evaluation.judged import env_of, own_ball
+from sb3_barpo.evaluation.judged import env_of
 from sb3_barpo.evaluation.members import Task, build
+from sb3_barpo.evaluation.within import own
 from sb3_barpo.resume import replacing
 from sb3_barpo.training.robust import RobustUpdate
 
@@ -92,8 +93,7 @@ class AdaptedAttacks:
 
     def _new(self, member: Member, path: Path, model: OnPolicyAlgorithm, venv: VecEnv, epsilon: float) -> LearnedAttack:
         record = {"epsilon": epsilon, "search_seed": self.seed, "deterministic": True}
-        attack = build(
-            Task(path.with_suffix(".json"), record, member, b"", self.ball or own_ball(model), None), model, venv
-        )
+        ball = self.ball or own(model, venv).ball
+        attack = build(Task(path.with_suffix(".json"), record, member, b"", ball, None), model, venv)
         assert isinstance(attack, LearnedAttack)  # for mypy: all that can be adapted are
         return attack

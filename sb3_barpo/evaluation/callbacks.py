@@ -15,11 +15,11 @@ from sb3_barpo.adversary import Ball
 from sb3_barpo.attacks import Attack, attack_names
 from sb3_barpo.checks import require_env
 from sb3_barpo.evaluation.adapted import AdaptedAttacks
-from sb3_barpo.evaluation.judged import own_epsilon
 from sb3_barpo.evaluation.report import RobustnessReport
 from sb3_barpo.evaluation.robustness import USUAL_EPSILON, check_settings, evaluate_robustness, learned_names
 from sb3_barpo.evaluation.rows import NATURAL
 from sb3_barpo.evaluation.settings import EvalConfig
+from sb3_barpo.evaluation.within import own_epsilon
 from sb3_barpo.vec_envs import copy_for_evaluation
 
 

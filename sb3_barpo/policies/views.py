@@ -33,7 +33,6 @@ def as_tested(policy: Policy) -> AbstractContextManager[None]:
     return nullcontext() if mlp.is_mlp(policy) else evaluation_mode(policy)
 
 
-<<<<<<< HEAD
 def uncompiled(model: Any) -> Any:
     """
     :param model: An SB3 model, its policy perhaps compiled: ``model.policy = th.compile(model.policy)``.
@@ -46,11 +45,11 @@ def uncompiled(model: Any) -> Any:
     plain = copy.copy(model)
     plain.policy = inner
     return plain
-=======
+
+
 def as_searched(policy: Policy) -> AbstractContextManager[None]:
     """The same in training, where a smoothed policy is searched on the noise of the minibatch."""
     return nullcontext() if isinstance(policy, SmoothedMlpPolicy) else as_tested(policy)
->>>>>>> fb249ca (Smoothed policies: S-PPO as a policy of PPO's, SPPO and sppo; slopes of SA-PPO's and CAR-PPO's losses written out)
 
 
 def is_recurrent(policy: object) -> bool:
