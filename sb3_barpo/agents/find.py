@@ -96,14 +96,14 @@ def find_env(path: Path) -> str:
     if (record := folder / "agent.json").is_file():
         return str(json.loads(record.read_text(encoding="utf-8"))["env"])
     places = [folder, *sorted(one for one in folder.iterdir() if one.is_dir())]
-    found = {_named_by(place, folder) for place in places} - {None}
+    found = {env_id for place in places if (env_id := _named_by(place, folder)) is not None}
     hub = path if path.is_file() else _from_the_hub(folder)
     if not found and hub is not None and (parts := stem_of(hub).partition("-"))[0] in ALGORITHMS:
         found = {parts[2]} - {""}
     if len(found) != 1:
-        named = f"the records beside it name {', '.join(map(str, sorted(found)))}" if found else "no record says so"
+        named = f"the records beside it name {', '.join(sorted(found))}" if found else "no record says so"
         raise ValueError(f"On which environment was {str(path)!r} trained? Name it by env: {named}.")
-    return str(found.pop())
+    return found.pop()
 
 
 def _named_by(place: Path, folder: Path) -> str | None:
