@@ -35,6 +35,14 @@ EXAMPLES: dict[str, tuple[list[str], list[str]]] = {
         ],
         ["comparison/report.md", "comparison/returns.png", "comparison/tables.tex"],
     ),
+    "controllers.py": (
+        [
+            r"epsilon='competence_100\.0_5000\.0_0\.05', kappa='dualkappa_0\.05_",
+            rf"\{{'epsilon_share': {NUMBER}, 'kappa_multiplier': {NUMBER}\}}",
+            r"\| BARPO +\| +0\.05 \|",
+        ],
+        [],
+    ),
     "custom_adversary.py": (
         # The trusted sensor stays clean, the others do not.
         [r"largest move per sensor: 0\.000( 0\.(?!000)\d{3}){3}\n", r"\| +random \| +gradient \|", r"\| BARPO "],
