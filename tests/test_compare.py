@@ -212,8 +212,23 @@ def test_attacks_that_not_all_agents_went_through(tmp_path: Path) -> None:
     assert "not every agent went through it: mad." in (tmp_path / "report.md").read_text()
 
 
-def test_one_agent_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
-    variants = ["ppo", {"algo": "ppo", "label": "broken", "policy": "NoPolicy"}]
+def test_settings_that_do_not_fit_are_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    variants = ["ppo", {"algo": "barpo", "adversary": {"solver": "newton"}}]
+    with pytest.raises(ValueError, match="Unknown solver 'newton'"):
+        compare(variants, BRIEF, [0], **TINY, output=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_one_agent_that_fails_does_not_stop_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    variants = ["ppo", {"algo": "ppo", "label": "broken"}]
+    train = experiment.train
+
+    def fails(agent: Agent, *args: Any) -> Path:
+        if agent.label == "broken":
+            raise RuntimeError("out of luck")
+        return train(agent, *args)
+
+    monkeypatch.setattr(experiment, "train", fails)
     with pytest.raises(
         FailedAgentsError, match=r"1 of the agents failed; the report is without them\. broken-seed0 on"
     ):

@@ -106,6 +106,7 @@ def compare(
     shelves = [Shelf(task, output / task.folder, any_settings=report_only) for task in settings.tasks()]
     failed: list[str] = []
     if not report_only:
+        _check(shelves)
         write_record_in(output / "settings.json", settings.to_dict())
         failed = _work(shelves, n_jobs, progress_bar)
     stored = {shelf.task.env: one for shelf in shelves if (one := shelf.report()) is not None}
@@ -121,6 +122,16 @@ def compare(
     if failed:
         raise FailedAgentsError(f"{len(failed)} of the agents failed; the report is without them. " + "\n".join(failed))
     return report
+
+
+def _check(shelves: Sequence["Shelf"]) -> None:
+    """Build an agent of each kind: settings that do not fit should not wait for hours."""
+    kinds = {(shelf.task.env, agent.label): agent for shelf in shelves for agent in shelf.missing()}
+    for agent in kinds.values():
+        if isinstance(agent, Agent):
+            model = experiment.make_model(agent)
+            assert model.env is not None  # for mypy: it was made with environments
+            model.env.close()
 
 
 def _in_words(shelf: "Shelf") -> list[str]:
