@@ -95,6 +95,7 @@ def test_variants_and_strengths_by_environment() -> None:
         ({"algorithms": ["ppo"], "attacks": ["fog"]}, "Unknown attack 'fog'"),
         ({"algorithms": ["ppo"], "env": "Nowhere-v0"}, "no environment 'Nowhere-v0'"),
         ({"agents": [{"label": "x"}]}, "needs a label and a path"),
+        ({"agents": [{"label": "x", "path": []}]}, "needs a label and a path"),
         ({"agents": [{"label": "x", "path": "x", "colour": 1}]}, "but not colour"),
         ({"agents": [{"label": "x", "path": "x", "env": "Ant-v5"}]}, "nothing to compare on Hopper-v5"),
         ({"algorithms": ["ppo"], "agents": [{"label": "PPO-seed0", "path": "x"}]}, "ppo-seed0 is the name of two"),
@@ -183,6 +184,9 @@ agents:
 """)
     report = compare(**from_file(file), output=tmp_path / "second")
     assert report.algorithms == ["BARPO", "BARPO, κ 0", "PPO of before"]
+    written = Comparison(**from_file(tmp_path / "second" / "settings.json"))  # its paths lead to the same agents
+    assert written.tasks() == Comparison(**from_file(file)).tasks()
+    assert all(agent.digest for agent in written.tasks()[0].agents if isinstance(agent, Trained))
     old = compare(["ppo"], BRIEF, [0, 1], **TINY, output=tmp_path / "first")
     for measure in ("natural", "worst_case"):
         assert (report.scores(BRIEF, "PPO of before", measure) == old.scores(BRIEF, "PPO", measure)).all()

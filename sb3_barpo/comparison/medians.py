@@ -11,8 +11,8 @@ import pandas as pd
 from sb3_barpo.agents.find import find_file, find_statistics, plain
 from sb3_barpo.agents.pretrained import STATISTICS, write_sums
 from sb3_barpo.comparison.card import model_card
-from sb3_barpo.comparison.run import Shelf
 from sb3_barpo.comparison.settings import Comparison, from_file
+from sb3_barpo.comparison.shelf import Shelf
 from sb3_barpo.evaluation import RobustnessReport
 from sb3_barpo.evaluation.search import members_tried
 from sb3_barpo.experiment import ENVIRONMENT, Agent, Trained
