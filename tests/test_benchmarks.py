@@ -60,6 +60,17 @@ def test_the_settings_of_the_four_tasks() -> None:
         assert {"PPO", "ARPO", "BARPO", "SA-PPO", "CAR-PPO"} <= set(task.labels)
 
 
+def test_the_settings_of_the_sensitivity() -> None:
+    """Each of them makes an agent."""
+    from sb3_barpo.comparison import Comparison, from_file
+    from sb3_barpo.experiment import Agent, make_model
+
+    (task,) = Comparison(**from_file(FOLDER / "four_tasks" / "sensitivity.yml")).tasks()
+    for agent in task.agents[: len(task.labels)]:
+        assert isinstance(agent, Agent)
+        make_model(agent)
+
+
 def test_pendulums() -> None:
     import pendulums
 
