@@ -109,11 +109,11 @@ def _standard(task: str, robust_victim: bool, n_envs: int) -> Budget:
 
 #: Exploration by gSDE, whose noise depends on the state and stays for some steps. Independent noise of each step and
 #: feature averages out before it harms the victim.
-COHERENT = {"use_sde": True, "sde_sample_freq": 8, "policy_kwargs": {"log_std_init": -1.0}}
+COHERENT: dict[str, Any] = {"use_sde": True, "sde_sample_freq": 8, "policy_kwargs": {"log_std_init": -1.0}}
 #: Little noise at first: the adversary starts from the victim's own failures, if it has any.
-QUIET = {"policy_kwargs": {"log_std_init": -2.0}}
+QUIET: dict[str, Any] = {"policy_kwargs": {"log_std_init": -2.0}}
 #: For victims that fail late.
-FARSIGHTED = {"gamma": 0.999, "gae_lambda": 0.99}
+FARSIGHTED: dict[str, Any] = {"gamma": 0.999, "gae_lambda": 0.99}
 
 
 def adversary(n_envs: int, curriculum: float, rollout: int = 2048, **changes: Any) -> dict[str, Any]:
