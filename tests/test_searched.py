@@ -207,6 +207,16 @@ def test_worst_q_does_not_less_than_robust_sarsa_by_its_own_value() -> None:
         WorstQ.from_sarsa(RobustSarsa(victim(), 0.3))
 
 
+def test_a_nearly_certain_policy_that_becomes_more_certain_has_not_moved() -> None:
+    """Though a probability falls to 0 in single precision."""
+    model = discrete()
+    clean = th.tensor([[0.12, 0.0]])
+    surer, other = th.tensor([[0.5, 0.0]]), th.tensor([[0.05, 0.1]])
+    judge = Adversary(KL(), AutoPGD())
+    assert judge.gain(model.policy, clean, surer).item() == pytest.approx(0, abs=1e-6)
+    assert judge.gain(model.policy, clean, other).item() == pytest.approx(20, rel=1e-3)  # 400 · (0.1 - 0.05)
+
+
 def test_max_kl_raises_the_divergence_at_least_as_far_as_mad() -> None:
     model, clean = victim(), CLEAN.numpy()
     judge = Adversary(KL(), AutoPGD())

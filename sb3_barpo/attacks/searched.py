@@ -1,5 +1,6 @@
 """Attacks that search without noise: the largest change of the policy, and pushes of its action to the limits."""
 
+import copy
 from typing import Any
 
 import torch as th
@@ -97,5 +98,7 @@ class WorstQ(RobustSarsa):
             self.first.seed(seed)
 
     def _perturb(self, observations: Any, policy: Any) -> Any:
-        pushed: th.Tensor = self.first.search(policy, observations, self.epsilon).delta
-        return self.adversary.perturb(policy, observations, self.epsilon, start=pushed)
+        first, then = copy.copy(self.first), copy.copy(self.adversary)  # they share their random numbers
+        first.ball = then.ball = self.reachable(observations)
+        pushed: th.Tensor = first.search(policy, observations, self.epsilon).delta
+        return then.perturb(policy, observations, self.epsilon, start=pushed)

@@ -49,8 +49,10 @@ def kl_divergence(p: list[th.distributions.Distribution], q: list[th.distributio
 
 def small_kl_divergence(p: list[th.distributions.Distribution], q: list[th.distributions.Distribution]) -> th.Tensor:
     """
-    The same as :func:`kl_divergence`, without the rounding error of torch's formula for Gaussians, which adds the
-    squared shift to 1 and takes the 1 away again: of a nearly flat policy nothing would remain.
+    The same as :func:`kl_divergence`, at the ends of the numbers. Torch's formula for Gaussians adds the squared shift
+    to 1 and takes the 1 away again: of a nearly flat policy nothing would remain. Its formula for choices is infinite
+    where a probability falls to 0 in single precision, however small it was: a nearly certain policy that becomes more
+    certain would count as moved furthest.
     """
     parts = []
     for p_i, q_i in zip(p, q, strict=True):
@@ -58,6 +60,8 @@ def small_kl_divergence(p: list[th.distributions.Distribution], q: list[th.distr
             ratio = (p_i.scale / q_i.scale).square()
             shift = ((p_i.loc - q_i.loc) / q_i.scale).square()
             part = (ratio - 1 - ratio.log() + shift) / 2
+        elif isinstance(p_i, th.distributions.Categorical) and isinstance(q_i, th.distributions.Categorical):
+            part = p_i.probs * (p_i.logits - q_i.logits)
         else:
             part = th.distributions.kl_divergence(p_i, q_i)
         parts.append(part.reshape(len(part), -1).sum(1))
