@@ -59,7 +59,7 @@ EXAMPLES: dict[str, tuple[list[str], list[str]]] = {
         ["sarl.zip", "six-attacks.png", "attackers"],
     ),
     "defences.py": (
-        [rf"\| {name} +\| +{NUMBER} +\| +{NUMBER} +\|" for name in ("PPO", "BARPO", "SAPPO", "CARPPO")]
+        [rf"\| {name} +\| +{NUMBER} +\| +{NUMBER} +\|" for name in ("PPO", "BARPO", "SAPPO", "SPPO", "CARPPO")]
         + [rf"\| {name} +\| +{NUMBER} +\| +{NUMBER} +\|" for name in ("RADIALPPO", "WocaRPPO", "ATLA")],
         [],
     ),

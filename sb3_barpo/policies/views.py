@@ -33,6 +33,11 @@ def as_tested(policy: Policy) -> AbstractContextManager[None]:
     return nullcontext() if mlp.is_mlp(policy) else evaluation_mode(policy)
 
 
+def as_searched(policy: Policy) -> AbstractContextManager[None]:
+    """The same in training, where a smoothed policy is searched on the noise of the minibatch."""
+    return nullcontext() if isinstance(policy, SmoothedMlpPolicy) else as_tested(policy)
+
+
 def uncompiled(model: Any) -> Any:
     """
     :param model: An SB3 model, its policy perhaps compiled: ``model.policy = th.compile(model.policy)``.
