@@ -52,11 +52,6 @@ def uncompiled(model: Any) -> Any:
     return plain
 
 
-def as_searched(policy: Policy) -> AbstractContextManager[None]:
-    """The same in training, where a smoothed policy is searched on the noise of the minibatch."""
-    return nullcontext() if isinstance(policy, SmoothedMlpPolicy) else as_tested(policy)
-
-
 def is_recurrent(policy: object) -> bool:
     """:return: Whether it is one of sb3-contrib's policies with a memory."""
     return hasattr(policy, "lstm_actor")
