@@ -237,7 +237,8 @@ def test_no_agent_there(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"There is no agent '.*nobody'. Name a .zip file"):
         load_agent(tmp_path / "nobody", ENV)
     with pytest.raises(
-        FileNotFoundError, match=rf"holds none of agent.zip, .*{ENV}.zip, best_model.zip. Name the agent's file"
+        FileNotFoundError,
+        match=rf"holds none of agent.zip, .*{ENV}.zip, best_robust_model.zip, best_model.zip. Name the agent's file",
     ):
         load_agent(tmp_path, ENV)
 

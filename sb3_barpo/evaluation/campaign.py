@@ -20,7 +20,7 @@ from sb3_barpo.checks import require_model
 from sb3_barpo.evaluation import RobustnessReport
 from sb3_barpo.evaluation.auto import find_auto
 from sb3_barpo.evaluation.backends import in_parallel, use_backend
-from sb3_barpo.evaluation.judged import circumstances, describe, too_weak
+from sb3_barpo.evaluation.judged import add_warning, circumstances, describe, too_weak
 from sb3_barpo.evaluation.members import Victim
 from sb3_barpo.evaluation.pages import file_name, write_pages
 from sb3_barpo.evaluation.progress import Progress, Tell
@@ -164,7 +164,7 @@ def evaluate(
     for agent in agents:
         if agent.name in warned:
             warn_of_space(agent.model, f"{agent.name}: {warned[agent.name]}")
-            _add_warning(judged["agents"][agent.name], warned[agent.name])
+            add_warning(judged["agents"][agent.name], warned[agent.name])
     report = RobustnessReport(pd.DataFrame(rows, columns=COLUMNS), judged)
     if any(found):
         tried = {agent.name: members_tried(folder) for agent, folder in zip(agents, folders, strict=True)}
@@ -216,12 +216,8 @@ def default_output(names: Sequence[str], what: str = "evaluation") -> Path:
 def _described(agent: LoadedAgent, within: Within, epsilon: float) -> dict[str, Any]:
     told = describe(agent.model, agent.venv, within, agent)
     if weak := too_weak(agent.model, agent.venv, epsilon, within):
-        _add_warning(told, weak)
+        add_warning(told, weak)
     return told
-
-
-def _add_warning(told: dict[str, Any], warning: str) -> None:
-    told["warning"] = f"{told.get('warning', '')} {warning}".strip()
 
 
 def _claim(output: Path, settings: dict[str, Any]) -> None:
