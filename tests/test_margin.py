@@ -9,7 +9,6 @@ from stable_baselines3 import PPO
 
 from sb3_barpo import ARPO, ATLA, BARPO, RADIALPPO
 from sb3_barpo.evaluation import RobustEvalCallback, evaluate_robustness
-from sb3_barpo.evaluation.judged import describe
 from sb3_barpo.zoo import check_settings
 
 BOTH = pytest.mark.parametrize("algorithm", [ARPO, BARPO])
@@ -48,7 +47,7 @@ def test_attacks_are_at_what_shall_be_withstood(tmp_path: Path) -> None:
     model.learn(32, callback=callback)
     assert callback.report is not None
     assert callback.report.epsilons == [0.1]
-    assert describe(model, make_envs(), None, None)["training"]["margin"] == 2.0
+    assert report.judged["agents"]["BARPO"]["training"]["margin"] == 2.0
 
 
 def test_it_may_be_set_at_any_time() -> None:
