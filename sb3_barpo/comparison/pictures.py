@@ -50,12 +50,9 @@ def returns(report: ComparisonReport) -> "Figure":
     for axes in grid[-1]:
         axes.set_xlabel("return")
     band = "; band: its 95 % bootstrap interval" if report.n_seeds > 1 else ""
-    figure.suptitle(
-        f"Hollow: natural; full: worst case. Dots: seeds; line: interquartile mean{band}",
-        x=0.01,
-        ha="left",
-        fontsize=10,
-    )
+    between = "\n" if columns == 1 else " "  # one panel is too narrow for one line
+    told = f"Hollow: natural; full: worst case.{between}Dots: seeds; line: interquartile mean{band}"
+    figure.suptitle(told, x=0.01, ha="left", fontsize=10)
     return figure
 
 
