@@ -20,7 +20,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecNormalize
 
-from sb3_barpo import ARPO, ATLA, BARPO, CARPPO, RADIALPPO, SAPPO, ConvexSAPPO, WocaRPPO
+from sb3_barpo import ARPO, ATLA, BARPO, CARPPO, RADIALPPO, SAPPO, SPPO, ConvexSAPPO, WocaRPPO
 
 EPSILON = 0.075
 CASES: dict[str, tuple[type[PPO], dict[str, Any]]] = {
@@ -28,6 +28,8 @@ CASES: dict[str, tuple[type[PPO], dict[str, Any]]] = {
     "ARPO": (ARPO, {"epsilon": EPSILON}),
     "BARPO": (BARPO, {"epsilon": EPSILON}),
     "SAPPO": (SAPPO, {"epsilon": EPSILON}),
+    "SPPO": (SPPO, {"epsilon": EPSILON}),
+    "SPPO, λ = 0": (SPPO, {"weight": 0.0}),
     "CARPPO": (CARPPO, {"epsilon": EPSILON}),
     "WocaRPPO": (WocaRPPO, {"epsilon": EPSILON}),
     "RADIALPPO": (RADIALPPO, {"epsilon": EPSILON}),

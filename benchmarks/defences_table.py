@@ -29,8 +29,13 @@ DEFENCES: dict[str, tuple[str, dict[str, Any]]] = {
     "sappo_convex": ("sappo_convex", {}),
     "atla": ("atla", {}),
     "atla-paad": ("atla", {"attacker": "paad"}),
+    "sppo": ("sppo", {}),
+    "barpo-smoothed": ("barpo", {"policy": "SmoothedMlpPolicy"}),
 }
 
+#: Of Hopper-v5; smoothed policies have the published deviation of the noise besides.
+POLICY = {"log_std_init": -1.0}
+SMOOTHED = {"policy_kwargs": POLICY | {"noise_std": 0.3}}
 PPO = {"n_steps": 256, "batch_size": 256, "learning_rate": "lin_0.001"}
 
 
@@ -54,9 +59,11 @@ TASKS = {
     "Hopper-v5": Task(
         500_000,
         0.075,
-        PPO | {"max_grad_norm": 10.0, "policy_kwargs": {"log_std_init": -1.0}},
+        PPO | {"max_grad_norm": 10.0, "policy_kwargs": POLICY},
         {
             "sappo": {"weight": 2.0},
+            "sppo": {"weight": 2.0, **SMOOTHED},
+            "barpo-smoothed": SMOOTHED,
             "sappo_convex": {"weight": 0.2},
             "carppo": {"weight": 1.0, "temperature": 100.0},
             "wocarppo": {"weight": "linear_0_0.8", "penalty": 0.2},

@@ -159,6 +159,8 @@ def picture(strengths: Mapping[float, ComparisonReport], algorithms: list[str]) 
             style = {"marker": "osD^vPX<>"[a % 9], "color": COLOURS[a % len(COLOURS)]}
             (handles[algorithm],) = axes.plot(epsilon, worst, lw=2, ls="-" if a < len(COLOURS) else "--", **style)
             axes.fill_between(epsilon, low, high, color=style["color"], alpha=0.12, lw=0)
+        if axes.dataLim.ymin >= 0:
+            axes.set_ylim(bottom=0)
         axes.set_title(env, loc="left")
         axes.set_xlabel("ε of the attack")
         axes.set_ylabel("worst-case return")

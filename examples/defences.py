@@ -12,7 +12,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecNormalize
 
-from sb3_barpo import ATLA, BARPO, CARPPO, RADIALPPO, SAPPO, WocaRPPO
+from sb3_barpo import ATLA, BARPO, CARPPO, RADIALPPO, SAPPO, SPPO, WocaRPPO
 from sb3_barpo.evaluation import evaluate_robustness
 
 parser = argparse.ArgumentParser(description=__doc__)
@@ -27,6 +27,7 @@ defences = {
     PPO: {},
     BARPO: {"epsilon": ramp},
     SAPPO: {"epsilon": ramp, "weight": 2.0},
+    SPPO: {"epsilon": ramp, "weight": 2.0, "policy_kwargs": {"noise_std": 0.3}},
     CARPPO: {"epsilon": ramp, "weight": 1.0, "temperature": 100.0},
     RADIALPPO: {"epsilon": ramp, "weight": 0.5},
     WocaRPPO: {"epsilon": ramp, "weight": "linear_0_0.8", "penalty": 0.2},

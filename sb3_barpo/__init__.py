@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from sb3_barpo.training.presets import ARPO, BARPO, CARPPO, RADIALPPO, SAPPO, ConvexSAPPO, WocaRPPO
+from sb3_barpo.training.presets import ARPO, BARPO, CARPPO, RADIALPPO, SAPPO, SPPO, ConvexSAPPO, WocaRPPO
 
 if TYPE_CHECKING:
     from sb3_barpo.agents.pretrained import load_pretrained as load_pretrained
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-__all__ = ["ARPO", "BARPO", "CARPPO", "RADIALPPO", "SAPPO", "ConvexSAPPO", "WocaRPPO", "__version__"]
+__all__ = ["ARPO", "BARPO", "CARPPO", "RADIALPPO", "SAPPO", "SPPO", "ConvexSAPPO", "WocaRPPO", "__version__"]
 
 
 #: What is imported only when it is asked for: the recurrent forms, since sb3-contrib is an extra, ATLA, since it brings

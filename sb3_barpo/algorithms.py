@@ -75,6 +75,7 @@ _ROWS = (
     _ours("arpo", "ARPO", "kappa"),
     _ours("sappo", "SAPPO", "weight"),
     _ours("sappo_convex", "ConvexSAPPO", "weight", "intervals"),
+    _ours("sppo", "SPPO", "weight"),
     _ours("carppo", "CARPPO", "weight", "temperature"),
     _ours("radialppo", "RADIALPPO", "weight", "intervals"),
     _ours("wocarppo", "WocaRPPO", "weight", "penalty"),

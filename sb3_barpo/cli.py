@@ -122,6 +122,7 @@ def _add_tune(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         help="settings of a Zoo entry, name:value each",
     )
     space = sub.add_argument_group("what is searched")
+    space.add_argument("--space", choices=["strength", "ppo+strength"], default="strength", help="PPO's settings too?")
     space.add_argument("--margin-range", type=float, nargs=2, help="times --epsilon; default: 0.5 to 4")
     space.add_argument("--epsilon-range", type=float, nargs=2, help="searched instead of a margin; default: --epsilon")
     space.add_argument("--kappa-range", type=float, nargs=2, default=[0.1, 10.0], help="range of kappa")
@@ -134,7 +135,16 @@ def _add_tune(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     judged.add_argument("--criterion", default="blend", help="blend, floor or pareto")
     judged.add_argument("--weight", type=float, default=0.5, help="weight of the worst case, for blend")
     judged.add_argument("--natural-floor", type=float, help="least natural return, for floor")
-    judged.add_argument("--attacks", nargs="+", default=["random", "critic", "mad"], help="none that is learned")
+    judged.add_argument(
+        "--attacks", nargs="+", default=["random", "critic", "mad"], help="learned ones need --adapt-steps"
+    )
+    judged.add_argument(
+        "--adapt-steps",
+        type=int,
+        help="steps for which learned attackers, which start from those of the trial before, adapt to a trial at its "
+        "end; 10000 is usual",
+    )
+    judged.add_argument("--pruner", choices=["median", "hyperband"], default="median", help="what stops trials early")
     judged.add_argument("--episodes", type=int, default=20, help="episodes for each attack")
     confirmed = sub.add_argument_group("how the best are confirmed")
     confirmed.add_argument("--confirm", type=int, default=3, help="how many of the best trials to confirm")
@@ -179,6 +189,9 @@ def _tune(**args: Any) -> None:
         ),
         Evaluation([epsilon], args["attacks"], args["episodes"]),
         tuning.as_criterion(criterion),
+        adapt_steps=args["adapt_steps"],
+        ppo=args["space"] == "ppo+strength",
+        pruner=args["pruner"],
     )
     confirmation = tuning.Confirmation(
         args["confirm"], args["confirm_seeds"], attacks=args["confirm_attacks"], budget=args["confirm_budget"]

@@ -7,7 +7,7 @@ import copy
 import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium as gym
 from stable_baselines3.common.monitor import Monitor
@@ -26,6 +26,9 @@ _LACKING = (NotImplementedError, AttributeError)
 
 class Wrapper(VecEnvWrapper):
     """SB3's wrapper, also around environments that do not say how they are rendered: its constructor asks them."""
+
+    #: Whether observations pass unchanged, so that their limits are known behind it.
+    keeps_observations: ClassVar[bool] = False
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
         try:

@@ -49,7 +49,8 @@ NAMES = {
 REFUSALS = re.compile(
     "An action value (is learned from flat Box observations, not|needs Box or Discrete actions, but)|"
     r"SA-RL's adversary would have to choose \d+ pixels|"
-    "Bounds are computed for SB3's MLP policies on Box observations"
+    "Bounds are computed for SB3's MLP policies on Box observations|"
+    "A smoothed policy (adds noise to Box observations that are no images|has no median of gSDE's noise)"
 )
 
 

@@ -168,7 +168,7 @@ def test_of_a_folder_the_final_agent_counts_unless_the_best_is_asked_for(
     with pytest.raises(ValueError, match=r"which='best' chooses among the files of a folder, but '.*best_model.zip'"):
         load_agent(tmp_path / "best_model.zip", ENV, which="best")
     (tmp_path / "best_model.zip").unlink()
-    with pytest.raises(FileNotFoundError, match=r"holds none of best_model.zip\. Name"):
+    with pytest.raises(FileNotFoundError, match=r"holds none of best_robust_model.zip, best_model.zip\. Name"):
         load_agent(tmp_path, ENV, which="best")
 
 
@@ -237,7 +237,8 @@ def test_no_agent_there(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"There is no agent '.*nobody'. Name a .zip file"):
         load_agent(tmp_path / "nobody", ENV)
     with pytest.raises(
-        FileNotFoundError, match=rf"holds none of agent.zip, .*{ENV}.zip, best_model.zip. Name the agent's file"
+        FileNotFoundError,
+        match=rf"holds none of agent.zip, .*{ENV}.zip, best_robust_model.zip, best_model.zip. Name the agent's file",
     ):
         load_agent(tmp_path, ENV)
 

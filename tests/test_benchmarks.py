@@ -48,6 +48,29 @@ def test_programs_refuse_what_they_do_not_know(
     assert "--no-such-option" in capsys.readouterr().err
 
 
+def test_the_settings_of_the_four_tasks() -> None:
+    from sb3_barpo.comparison import Comparison, from_file
+
+    tasks = Comparison(**from_file(FOLDER / "four_tasks" / "settings.yml")).tasks()
+    strengths = {task.env: task.evaluation.epsilon for task in tasks}
+    assert strengths == {"Hopper-v5": [0.075], "Walker2d-v5": [0.05], "HalfCheetah-v5": [0.15], "Ant-v5": [0.15]}
+    for task in tasks:
+        assert {agent.env for agent in task.agents} == {task.env}
+        assert {(agent.steps, agent.n_envs, agent.kwargs["n_steps"]) for agent in task.agents} == {(1_000_000, 8, 256)}
+        assert {"PPO", "ARPO", "BARPO", "SA-PPO", "CAR-PPO"} <= set(task.labels)
+
+
+def test_the_settings_of_the_sensitivity() -> None:
+    """Each of them makes an agent."""
+    from sb3_barpo.comparison import Comparison, from_file
+    from sb3_barpo.experiment import Agent, make_model
+
+    (task,) = Comparison(**from_file(FOLDER / "four_tasks" / "sensitivity.yml")).tasks()
+    for agent in task.agents[: len(task.labels)]:
+        assert isinstance(agent, Agent)
+        make_model(agent)
+
+
 def test_pendulums() -> None:
     import pendulums
 

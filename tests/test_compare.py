@@ -95,6 +95,7 @@ def test_variants_and_strengths_by_environment() -> None:
         ({"algorithms": ["ppo"], "attacks": ["fog"]}, "Unknown attack 'fog'"),
         ({"algorithms": ["ppo"], "env": "Nowhere-v0"}, "no environment 'Nowhere-v0'"),
         ({"agents": [{"label": "x"}]}, "needs a label and a path"),
+        ({"agents": [{"label": "x", "path": []}]}, "needs a label and a path"),
         ({"agents": [{"label": "x", "path": "x", "colour": 1}]}, "but not colour"),
         ({"agents": [{"label": "x", "path": "x", "env": "Ant-v5"}]}, "nothing to compare on Hopper-v5"),
         ({"algorithms": ["ppo"], "agents": [{"label": "PPO-seed0", "path": "x"}]}, "ppo-seed0 is the name of two"),
@@ -183,6 +184,9 @@ agents:
 """)
     report = compare(**from_file(file), output=tmp_path / "second")
     assert report.algorithms == ["BARPO", "BARPO, κ 0", "PPO of before"]
+    written = Comparison(**from_file(tmp_path / "second" / "settings.json"))  # its paths lead to the same agents
+    assert written.tasks() == Comparison(**from_file(file)).tasks()
+    assert all(agent.digest for agent in written.tasks()[0].agents if isinstance(agent, Trained))
     old = compare(["ppo"], BRIEF, [0, 1], **TINY, output=tmp_path / "first")
     for measure in ("natural", "worst_case"):
         assert (report.scores(BRIEF, "PPO of before", measure) == old.scores(BRIEF, "PPO", measure)).all()
@@ -212,8 +216,23 @@ def test_attacks_that_not_all_agents_went_through(tmp_path: Path) -> None:
     assert "not every agent went through it: mad." in (tmp_path / "report.md").read_text()
 
 
-def test_one_agent_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
-    variants = ["ppo", {"algo": "ppo", "label": "broken", "policy": "NoPolicy"}]
+def test_settings_that_do_not_fit_are_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    variants = ["ppo", {"algo": "barpo", "adversary": {"solver": "newton"}}]
+    with pytest.raises(ValueError, match="Unknown solver 'newton'"):
+        compare(variants, BRIEF, [0], **TINY, output=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_one_agent_that_fails_does_not_stop_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    variants = ["ppo", {"algo": "ppo", "label": "broken"}]
+    train = experiment.train
+
+    def fails(agent: Agent, *args: Any) -> Path:
+        if agent.label == "broken":
+            raise RuntimeError("out of luck")
+        return train(agent, *args)
+
+    monkeypatch.setattr(experiment, "train", fails)
     with pytest.raises(
         FailedAgentsError, match=r"1 of the agents failed; the report is without them\. broken-seed0 on"
     ):

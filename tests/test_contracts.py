@@ -32,7 +32,16 @@ from sb3_barpo.adversary import (
     Weighted,
 )
 from sb3_barpo.attacks import MAD, Attack, Critic, Random
-from sb3_barpo.losses import Bounded, OuterLoss, Regularised, RegularisedByBounds, SoftWorst, WorstCase, WorstValue
+from sb3_barpo.losses import (
+    Bounded,
+    OuterLoss,
+    Regularised,
+    RegularisedByBounds,
+    SoftWorst,
+    TimeDiscounted,
+    WorstCase,
+    WorstValue,
+)
 from sb3_barpo.schedules import Ramp
 from sb3_barpo.testing import (
     ContractError,
@@ -111,6 +120,7 @@ LOSSES: list[OuterLoss] = [
     Regularised(0.5),
     Bounded(),
     Bounded("ramp_0.5", 0.5),
+    TimeDiscounted(0.5, 0.9),
     RegularisedByBounds(),
     WorstValue(),
 ]

@@ -12,7 +12,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
 
 from sb3_barpo import ARPO, ATLA, BARPO, RADIALPPO, RecurrentBARPO
 from sb3_barpo.controllers import Competence, Controller, DualKappa, DualKappaByKL, HoldKL
-from sb3_barpo.evaluation.judged import own_epsilon
+from sb3_barpo.evaluation.within import own_epsilon
 from sb3_barpo.schedules import as_schedule
 
 ALL = [Competence(-1500, 4000, 0.15), HoldKL(0.02, 0.1), DualKappa(0.05), DualKappaByKL(0.1, 2.0, 0.1, 4.0)]

@@ -5,17 +5,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
-from helpers import TINY, assert_same_training, learn, make_envs, same, weights
+from helpers import TINY, General, assert_same_training, learn, make_envs, same, weights
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import EvalCallback
+from stable_baselines3.common.vec_env import DummyVecEnv
 from test_loss import SPACES, Step, distance, log_prob_and_entropy, one_step, surrogate
 
 from sb3_barpo import ARPO, BARPO, CARPPO, SAPPO
-from sb3_barpo.adversary import Samples
-from sb3_barpo.losses import OuterLoss, Regularised, Rows, SoftWorst, WorstCase
+from sb3_barpo.adversary import KL, Samples
+from sb3_barpo.losses import Defence, OuterLoss, Regularised, Rollout, Rows, SoftWorst, TimeDiscounted, WorstCase
+from sb3_barpo.training.presets import RobustPPO
 
 ALL = pytest.mark.parametrize("algorithm", [SAPPO, CARPPO])
 CLIP = 0.06
@@ -134,6 +137,86 @@ def test_rows_that_do_not_count(loss: OuterLoss) -> None:
     (gradient,) = th.autograd.grad(loss_of_all, rows.log_prob)
     assert not gradient[:, ~mask].any()
     assert gradient[:, mask].any()
+
+
+@pytest.mark.parametrize(
+    "loss", [Regularised(0.7), SoftWorst(0.7, 0.5), SoftWorst(2.0, math.inf), WorstCase(0.7), WorstCase(0.0)], ids=repr
+)
+def test_slopes_that_are_written_out(loss: OuterLoss) -> None:
+    """They are those of autograd, and loss and logs are the loss's own."""
+    assert type(loss).slopes is not OuterLoss.slopes
+    rows, samples = some_rows(50)
+    with th.inference_mode():
+        asked = Rows(rows.log_prob.detach().clone(), rows.kl)
+        found, expected = loss.slopes(asked, samples), OuterLoss.slopes(loss, asked, samples)
+    assert (expected.log_prob[0 if isinstance(loss, Regularised) else 1] == 0).any()  # some rows are clipped
+    assert found.loss.item() == pytest.approx(expected.loss.item(), rel=1e-12)
+    assert {name: value.item() for name, value in found.logs.items()} == pytest.approx(
+        {name: value.item() for name, value in expected.logs.items()}, rel=1e-12
+    )
+    assert th.allclose(found.log_prob, expected.log_prob, rtol=0, atol=1e-14)
+    assert (found.kl is None) == (expected.kl is None)
+    assert found.kl is None or th.allclose(found.kl, expected.kl, rtol=0, atol=1e-14)
+
+
+class TDRT(RobustPPO):
+    """One line."""
+
+    defence = Defence(KL(), TimeDiscounted(weight=1.0, discount=0.99))
+
+
+class Clock(gym.Env[Any, Any]):
+    """Shows the number of the step; episodes last 5 steps."""
+
+    observation_space, action_space = gym.spaces.Box(0, 9, (1,)), gym.spaces.Box(-1, 1, (1,))
+    now = 0
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.now = 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.now += 1
+        return np.full(1, self.now, np.float32), 0.0, self.now == 5, False, {}
+
+
+def test_the_penalty_is_discounted_over_episodes() -> None:
+    """Also over those that began in the rollout before: 8 steps are no whole episodes."""
+    model = TDRT("MlpPolicy", DummyVecEnv([Clock] * 2), epsilon=0.1, discount=0.5, **{**TINY, "n_steps": 8})
+    seen, begin = [], TimeDiscounted.begin
+
+    def listen(loss: TimeDiscounted, rollout: Rollout) -> th.Tensor:
+        notes = begin(loss, rollout)
+        seen.append((notes, rollout.buffer.observations.copy()))
+        return notes
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TimeDiscounted, "begin", listen)
+        model.learn(48)
+    assert len(seen) == 3
+    for notes, observations in seen:
+        np.testing.assert_allclose(notes[0], 0.5 ** observations.ravel())
+    rows, samples = some_rows(20)
+    weights_of_rows = 0.5 ** (th.arange(20) % 5).double()
+    loss = TimeDiscounted(0.7, 0.5)(rows._replace(notes=weights_of_rows[None]), samples).loss
+    expected = Regularised(0)(rows, samples).loss + 0.7 * (weights_of_rows * rows.kl()).mean()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-12)
+
+
+def test_without_a_discount_it_is_sappo() -> None:
+    runs = [
+        weights(kind(General, make_envs(), epsilon=0.1, **TINY, **own).learn(64))
+        for kind, own in ((TDRT, {"discount": 1.0}), (SAPPO, {}), (TDRT, {"discount": 0.5}))
+    ]
+    assert same(runs[0], runs[1])
+    assert not same(runs[1], runs[2])
+
+
+@pytest.mark.parametrize("discount", [0, -0.5, 1.1, math.nan, True, "0.9"])
+def test_discounts_that_are_none(discount: Any) -> None:
+    with pytest.raises(ValueError, match="discount must be above 0 and at most 1"):
+        TimeDiscounted(discount=discount)
 
 
 @pytest.mark.parametrize("temperature", [0, -1.0, math.nan, True, "ramp_1"])

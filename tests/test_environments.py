@@ -24,6 +24,7 @@ from stable_baselines3.common.vec_env import (
 from zoo_commands import inside, manager
 
 from sb3_barpo import zoo
+from sb3_barpo.adversary import bounds_of
 from sb3_barpo.agents.load import load_agent
 from sb3_barpo.cli import main
 from sb3_barpo.environments import around, build, find_env
@@ -217,3 +218,24 @@ def test_plain_environments_need_nothing_of_the_zoo(monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(sys.modules, "rl_zoo3", None)
     monkeypatch.setitem(sys.modules, "rl_zoo3.utils", None)
     assert build(ENV, 2).num_envs == 2
+
+
+@pytest.mark.parametrize("named", [[], ["--env", "Tests/Own-v0", "--gym-packages", "own_env"]], ids=["found", "named"])
+def test_stacked_frames_from_train_to_evaluate(named: list[str], tmp_path: Path) -> None:
+    """By commands alone; what is stacked outside the statistics is attacked within its limits."""
+    settings = ["n_steps:32", "batch_size:32", "n_epochs:1", "n_envs:1", "frame_stack:2", "epsilon:0.1"]
+    quick = ["--eval-freq", "-1", "--num-threads", "1", "--device", "cpu", "-conf", str(tmp_path / "own.yml")]
+    entry = {"Tests/Own-v0": {"n_timesteps": 64, "policy": "MlpPolicy", "normalize": True}}
+    (tmp_path / "own.yml").write_text(yaml.dump(entry))
+    with inside(tmp_path):
+        own = ["--env", "Tests/Own-v0", "--gym-packages", "own_env"] if named else ["--env", OWN]
+        main(["train", *own, *quick, "-params", *settings])
+        few = ["--attacks", "random", "mad", "--episodes", "1", "--n-envs", "1", "--output", "report"]
+        main(["evaluate", "logs/barpo/Tests-Own-v0_1", *named, *few])
+        told = Path("report/report.md").read_text(encoding="utf-8")
+        found = load_agent("logs/barpo/Tests-Own-v0_1", gym_packages=["own_env"])
+    assert "within VecFrameStack, VecNormalize" in told
+    bounds: Any = bounds_of(found.venv.observation_space, found.venv)
+    assert bounds.low.shape == (6,)
+    assert bounds.low[:3].tolist() == bounds.low[3:].tolist()  # frame by frame
+    assert bounds.high[2] != bounds.high[0]

@@ -28,6 +28,21 @@ EXAMPLES: dict[str, tuple[list[str], list[str]]] = {
         [r"\| agent .*worst case.*\n", r"\| PPO ", r"\| ARPO ", r"\| ARPO, guided ", r"\| BARPO "],
         ["comparison.csv", "comparison.png"],
     ),
+    "compare_seeds.py": (
+        [
+            *(rf"\| {name} +\| +2 \| +{NUMBER} \| +{NUMBER} \|" for name in ("PPO", "BARPO", "BARPO, margin 2")),
+            r"\| +PPO \| +BARPO \| +BARPO, margin 2 \|",
+        ],
+        ["comparison/report.md", "comparison/returns.png", "comparison/tables.tex"],
+    ),
+    "controllers.py": (
+        [
+            r"epsilon='competence_100\.0_5000\.0_0\.05', kappa='dualkappa_0\.05_",
+            rf"\{{'epsilon_share': {NUMBER}, 'kappa_multiplier': {NUMBER}\}}",
+            r"\| BARPO +\| +0\.05 \|",
+        ],
+        [],
+    ),
     "custom_adversary.py": (
         # The trusted sensor stays clean, the others do not.
         [r"largest move per sensor: 0\.000( 0\.(?!000)\d{3}){3}\n", r"\| +random \| +gradient \|", r"\| BARPO "],
@@ -44,8 +59,18 @@ EXAMPLES: dict[str, tuple[list[str], list[str]]] = {
         ["sarl.zip", "six-attacks.png", "attackers"],
     ),
     "defences.py": (
-        [rf"\| {name} +\| +{NUMBER} +\| +{NUMBER} +\|" for name in ("PPO", "BARPO", "SAPPO", "CARPPO")]
+        [rf"\| {name} +\| +{NUMBER} +\| +{NUMBER} +\|" for name in ("PPO", "BARPO", "SAPPO", "SPPO", "CARPPO")]
         + [rf"\| {name} +\| +{NUMBER} +\| +{NUMBER} +\|" for name in ("RADIALPPO", "WocaRPPO", "ATLA")],
+        [],
+    ),
+    "certify.py": (
+        [
+            *(rf"{name} +attacked {NUMBER}, certified {NUMBER}\n" for name in ("PPO", "BARPO")),
+            *(
+                rf"{name} +median {NUMBER}, certified at 0\.0: .*; mean at 0\.1: {NUMBER}\n"
+                for name in ("PPO", "BARPO")
+            ),
+        ],
         [],
     ),
     "sensors.py": (
@@ -80,7 +105,7 @@ def test_every_example_is_listed() -> None:
 
 
 #: They train for longer, or start processes of their own.
-LONG = {"sensors.py", "pixels.py", "defences.py", "tune_strength.py"}
+LONG = {"sensors.py", "pixels.py", "defences.py", "tune_strength.py", "compare_seeds.py"}
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The limits of what a policy sees, under every order of wrappers, in training and in the wrappers of attacks."""
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -19,11 +20,12 @@ from stable_baselines3.common.vec_env import (
 )
 
 from sb3_barpo import BARPO
-from sb3_barpo.adversary import DictBounds, bounds_of
+from sb3_barpo.adversary import DictBounds, SpaceWarning, bounds_of
 from sb3_barpo.attacks import Attack, AttackObservation, UnderAttack, VecAttackObservation
 
 BOX = spaces.Box(-1.0, np.array([1.0, 3.0], np.float32))
 EVEN = spaces.Box(-1.0, 1.0, (2,))
+AWAY = spaces.Box(np.array([1.0, -3.0], np.float32), np.array([2.0, -1.0], np.float32))
 PAIR = spaces.Dict({"a": spaces.Box(-1.0, 1.0, (2,)), "b": spaces.Box(0.0, 4.0, (1,))})
 MEAN, STD = 0.5, 2.0
 
@@ -70,19 +72,23 @@ ORDERS: dict[str, tuple[Callable[[], VecEnv], Any]] = {
     "monitor outside": (lambda: VecMonitor(normalized(base())), NORMAL),
     "rewards again outside": (lambda: VecNormalize(VecCheckNan(normalized(base())), norm_obs=False), NORMAL),
     "monitor inside": (lambda: normalized(VecMonitor(base())), NORMAL),
-    "frames inside": (lambda: normalized(VecFrameStack(base(), 2)), None),
+    "frames inside": (lambda: normalized(VecFrameStack(base(), 2)), (seen(RAW[0] * 2), seen(RAW[1] * 2))),
     "even frames inside": (lambda: normalized(VecFrameStack(base(EVEN), 2)), (seen([-1] * 4), seen([1] * 4))),
-    "frames outside": (lambda: VecFrameStack(normalized(base()), 2), None),
-    "frames alone": (lambda: VecFrameStack(base(), 2), None),
+    "frames outside": (lambda: VecFrameStack(normalized(base()), 2), (seen(RAW[0] * 2), seen(RAW[1] * 2))),
+    "frames alone": (lambda: VecFrameStack(base(), 2), (RAW[0] * 2, RAW[1] * 2)),
+    "frames without 0": (lambda: VecFrameStack(base(AWAY), 3), ([0, -3, 0, -3, 1, -3], [2, 0, 2, 0, 2, -1])),
     "even frames alone": (lambda: VecMonitor(VecFrameStack(base(EVEN), 2)), ([-1] * 4, [1] * 4)),
     "reversed outside": (lambda: Reversed(normalized(base())), None),
+    "reversed inside": (lambda: normalized(Reversed(base(EVEN))), (seen([-1, -1]), seen([1, 1]))),
+    "reversed frames": (lambda: Reversed(VecFrameStack(base(), 2)), None),
     "even frames outside, rewards alone": (
         lambda: VecFrameStack(VecNormalize(base(EVEN), norm_obs=False), 2),
         ([-1] * 4, [1] * 4),
     ),
-    "normalised twice": (lambda: normalized(normalized(base())), None),
+    "normalised twice": (lambda: normalized(normalized(base())), (seen(NORMAL[0]), seen(NORMAL[1]))),
     "own normalisation": (lambda: normalized(base(), OwnNormalize), None),
 }
+HIDING = {"reversed outside": "Reversed", "reversed frames": "Reversed", "own normalisation": "OwnNormalize"}
 each_order = pytest.mark.parametrize("order", ORDERS)
 
 
@@ -98,6 +104,37 @@ class Outwards(Attack):
 def agent(venv: VecEnv) -> BARPO:
     policy = "MultiInputPolicy" if isinstance(venv.observation_space, spaces.Dict) else "MlpPolicy"
     return BARPO(policy, venv, n_steps=8, batch_size=8, n_epochs=1, epsilon=0.5, seed=0, device="cpu")
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Any:
+    """What is said of wrappers that hide limits is looked at by one test."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SpaceWarning)
+        yield
+
+
+@each_order
+def test_what_hides_the_limits_is_named_once(order: str) -> None:
+    venv = ORDERS[order][0]()
+    model, clean = agent(venv), venv.reset()
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            UnderAttack(model, Outwards(model, 1.0), venv).predict(clean)
+            model._bounds()
+    names = [str(one.message).split(" does to")[0] for one in told]
+    assert names == ([f"What {HIDING[order]}"] if order in HIDING else [])
+
+
+@pytest.mark.parametrize("order", ["frames outside", "frames alone", "frames inside"])
+def test_stacked_observations_keep_their_limits(order: str) -> None:
+    """What environments return lies within, which it does not in the order that SB3 declares."""
+    venv = ORDERS[order][0]()
+    bounds: Any = bounds_of(venv.observation_space, venv)
+    seen_now = [venv.reset(), *(venv.step(np.zeros((1, 1)))[0] for _ in range(50))]
+    assert (np.concatenate(seen_now) >= bounds.low.numpy() - 1e-6).all()
+    assert (np.concatenate(seen_now) <= bounds.high.numpy() + 1e-6).all()
 
 
 @each_order
@@ -155,7 +192,10 @@ def test_key_by_key() -> None:
         np.testing.assert_allclose(bounds[key].low, low, rtol=1e-5)
         np.testing.assert_allclose(bounds[key].high, high, rtol=1e-5)
     stacked = VecFrameStack(layer, 2)
-    assert bounds_of(stacked.observation_space, stacked) is None
+    both: Any = bounds_of(stacked.observation_space, stacked)
+    for key, (low, high) in {"a": (seen([-1] * 4), seen([1] * 4)), "b": ([0] * 2, [4] * 2)}.items():
+        np.testing.assert_allclose(both[key].low, low, rtol=1e-5)
+        np.testing.assert_allclose(both[key].high, high, rtol=1e-5)
 
 
 def test_an_image_that_is_normalised_has_the_limits_of_its_pixels() -> None:

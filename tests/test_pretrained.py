@@ -233,6 +233,15 @@ def test_the_command_line_says_in_one_line_what_is_wrong(
     assert match in capsys.readouterr().err.strip().splitlines()[-1]
 
 
+def test_the_attackers_that_are_packed(packed: Path, tmp_path: Path) -> None:
+    for which, expected in (("strongest", 1), ("all", 1), ("none", 0)):  # one kind of attack was learned
+        (place,) = pack_medians(packed / "comparison", tmp_path, ["robust"], attackers=which)
+        assert len(list(place.glob("attacks/*.zip"))) == expected
+        assert ("attacks/robust_sarsa.zip" in verify(place)) == bool(expected)
+    with pytest.raises(ValueError, match="attackers is one of strongest, all, none, but it is 'some'"):
+        pack_medians(packed / "comparison", tmp_path, attackers="some")
+
+
 def test_an_algorithm_that_was_not_compared(packed: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"The comparison has no ARPO\. It has PPO, robust"):
         pack_medians(packed / "comparison", tmp_path, ["ARPO"])

@@ -187,6 +187,9 @@ def test_what_is_kept_across_channels() -> None:
     grouped = ChannelReport({"a": found(100, noise=50), "b": found(200, noise=200)}, {"a": "X", "b": "X"})
     assert "| natural | | 150 |" in " ".join(grouped.to_markdown().split())
     assert "75 % |" in grouped.to_markdown()
+    sizes = pd.DataFrame({"channel": "mass", "size": [0.5, 0.05, 2.0], "return": 1.0})
+    ordered = ChannelReport({"a": pd.concat([found(1), sizes], ignore_index=True), "b": found(1)}).to_markdown()
+    assert [line.split("|")[2].strip() for line in ordered.splitlines()[3:6]] == ["0.5 times", "0.05 times", "2 times"]
     assert ChannelReport({"a": found(-5, noise=-9)}).kept().isna().all()
 
 
@@ -198,7 +201,8 @@ def test_picture_across_channels() -> None:
     assert [axes.get_title(loc="left") for axes in panels] == list(returns)
     assert [container[0].get_ydata().tolist() for container in panels[0].containers] == [[2, 1], [3, 1]]
     assert panels[0].containers[0][0].get_xdata().tolist() == [0, 1]
-    assert panels[3].containers[0][0].get_xdata().tolist() == [1, 1]  # an undisturbed mass is once as large
+    ticks = [[label.get_text() for label in axes.get_xticklabels()] for axes in panels]
+    assert ticks == [["0", "1"]] * 3 + [["1", "1"]] * 2  # an undisturbed mass is once as large
     assert len(figure.legends[0].get_texts()) == 1
 
 

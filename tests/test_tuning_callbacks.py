@@ -51,7 +51,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Evaluations of these natural returns and worst cases, in order."""
     results = iter([(10.0, 4.0), (20.0, 30.0), (30.0, 6.0)])
 
-    def evaluate(self: RobustEvalCallback) -> RobustnessReport:
+    def evaluate(self: RobustEvalCallback, learned: bool = True) -> RobustnessReport:
         natural, worst = next(results)
         rows = [("A", "natural", 0.0, 0, 0, natural, 5), ("A", "mad", 0.1, 0, 0, worst, 5)]
         columns = ["agent", "attack", "epsilon", "episode", "seed", "return", "length"]

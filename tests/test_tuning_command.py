@@ -75,7 +75,7 @@ def test_the_command_says_in_one_line_what_is_wrong(
 
 
 def test_the_command_tells_why_trials_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tuning, "Tuning", lambda *args: Failing(AGENT, SPACE, EVALUATION))
+    monkeypatch.setattr(tuning, "Tuning", lambda *args, **more: Failing(AGENT, SPACE, EVALUATION))
     with pytest.raises(SystemExit, match="sb3-barpo: 3 trials have failed, the last one with ArithmeticError: no luck"):
         command(tmp_path)
 
@@ -112,6 +112,10 @@ def test_all_of_the_space_can_be_said(tmp_path: Path, monkeypatch: pytest.Monkey
     assert said[0].space == StrengthSpace(
         (0.1, 0.3), (1.0, 2.0), ("ramp", "step"), ("linear",), 0.75, ("pgd", "sgld"), (2, 5)
     )
+    more = ["--adapt-steps", "5000", "--space", "ppo+strength", "--pruner", "hyperband"]
+    with pytest.raises(SystemExit):
+        command(tmp_path, *more, "--attacks", "mad", "paad")
+    assert (said[3].adapt_steps, said[3].ppo, said[3].pruner) == (5000, True, "hyperband")
     assert said[0].criterion == Floor(-500.0)
     assert said[1].space == StrengthSpace.around(0.1) == StrengthSpace((0.1, 0.1), margin=(0.5, 4.0))
     assert said[2].space == StrengthSpace((0.1, 0.1), margin=(1.0, 3.0))

@@ -198,7 +198,7 @@ def test_every_entry_makes_an_agent(algo: str, env: str, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("env", ["default", "Pendulum-v1", "Hopper-v5"])
-@pytest.mark.parametrize("algo", ["sappo", "sappo_convex", "carppo", "radialppo", "wocarppo", "atla"])
+@pytest.mark.parametrize("algo", ["sappo", "sppo", "sappo_convex", "carppo", "radialppo", "wocarppo", "atla"])
 def test_entries_of_other_defences_make_agents(algo: str, env: str, tmp_path: Path) -> None:
     pytest.importorskip("mujoco")
     it = manager(algo, "Acrobot-v1" if env == "default" else env, log_folder=str(tmp_path), eval_freq=-1)

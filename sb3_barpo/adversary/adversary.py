@@ -11,7 +11,7 @@ from sb3_barpo.adversary.limits import Bounds, DictBounds
 from sb3_barpo.adversary.objectives import Objective
 from sb3_barpo.adversary.solvers import Solver, needs_autograd
 from sb3_barpo.policies.evaluate import Policy
-from sb3_barpo.policies.views import as_searched
+from sb3_barpo.policies.views import as_searched, as_tested
 
 
 class Perturbation(NamedTuple):
@@ -126,7 +126,8 @@ class Adversary:
         """
         :return: The perturbed observations of :meth:`search`, which takes the same arguments.
         """
-        return self.search(policy, observations, epsilon, samples, bounds, start).observations
+        with as_tested(policy):
+            return self.search(policy, observations, epsilon, samples, bounds, start).observations
 
     def search(
         self,

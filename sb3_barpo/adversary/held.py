@@ -9,7 +9,7 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_normalize
 
-from sb3_barpo.adversary.limits import Bounds, DictBounds, bounds_of
+from sb3_barpo.adversary.limits import Bounds, DictBounds, bounds_of, unknown_wrapper
 from sb3_barpo.policies.spaces import by_parts
 
 _TOLD: "weakref.WeakKeyDictionary[Any, str]" = weakref.WeakKeyDictionary()
@@ -59,7 +59,7 @@ class HeldLimits:
         :param observations: Clean ones, as the policy sees them now, arrays of shape ``(B, *obs)``, or by key.
         :return: Their limits.
         """
-        bounds = bounds_of(space, venv, self._model.device)
+        bounds = self._declared(space, venv)
         self.look(bounds, observations, normalized=_normalization(venv) is not None)
         return self.hold(bounds)
 
@@ -75,7 +75,7 @@ class HeldLimits:
         :param observations: Those of the rollout, of any leading dimensions; ``None`` if there is none yet.
         :return: Their limits.
         """
-        bounds, layer = bounds_of(space, venv, self._model.device), _normalization(venv)
+        bounds, layer = self._declared(space, venv), _normalization(venv)
         if observations is not None and bounds is not None:
             if layer is None:
                 self.look(bounds, observations)
@@ -83,6 +83,17 @@ class HeldLimits:
                 raw: Any = layer.venv.observation_space
                 self.look(bounds_of(raw, layer.venv), layer.get_original_obs())
         return self.hold(bounds)
+
+    def _declared(self, space: spaces.Box | spaces.Dict, venv: VecEnv | None) -> Bounds | DictBounds | None:
+        bounds = bounds_of(space, venv, self._model.device)
+        if bounds is None and (name := unknown_wrapper(venv)):
+            warn_of_space(
+                self._model,
+                f"What {name} does to the observations that reach it, normalised or stacked, is not known, so "
+                "perturbations have no limits but the ball. If it leaves observations as they are, put it inside "
+                "VecNormalize and VecFrameStack.",
+            )
+        return bounds
 
     def look(self, bounds: Bounds | DictBounds | None, observations: Any, normalized: bool = False) -> None:
         """
@@ -124,8 +135,10 @@ class HeldLimits:
 
     def _held(self, ends: Bounds, key: str = "") -> Bounds:
         broken = self._broken.get(key)
-        if broken is None or broken.shape != ends.low.shape:
+        if broken is None:
             return ends
+        if broken.shape != ends.low.shape:  # seen raw, and stacked or turned since
+            broken = np.ones(ends.low.shape, dtype=bool)
         free = th.as_tensor(broken, device=ends.low.device)
         # Limits of whole numbers become floating, since infinity is.
         low, high = (end if end.is_floating_point() else end.double() for end in ends)

@@ -7,15 +7,33 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sb3_barpo.agents import zoo_envs
+from sb3_barpo.algorithms import ALGORITHMS
 
 #: Names of files that say nothing about the agent in them.
 _FINAL, _BEST = ["agent", "model"], ["best_robust_model", "best_model"]
 WHICH = ["last", "best"]
+_RECORDS = ["args.yml", "config.yml", "vecnormalize.pkl"]
+#: What a repository of the Hugging Face Hub holds beside the agent, also as a ``.zip``.
+_METRICS = "train_eval_metrics.zip"
 
 
 def plain(env_id: str) -> str:
     """:return: The environment's name in RL Zoo's files."""
     return env_id.rpartition(":")[2].replace("/", "-")
+
+
+def records_of(folder: Path, env_id: str) -> Path:
+    """
+    :param folder: The agent's folder.
+    :param env_id: Id of the environment.
+    :return: RL Zoo's folder of records and statistics there: named after the environment, or the only one there is, if
+        the agent was trained on a former version of it.
+    """
+    own = folder / plain(env_id)
+    if own.is_dir() or not folder.is_dir():
+        return own
+    others = [one for one in sorted(folder.iterdir()) if any((one / name).is_file() for name in _RECORDS)]
+    return others[0] if len(others) == 1 else own
 
 
 def stem_of(file: Path) -> str:
@@ -25,8 +43,8 @@ def stem_of(file: Path) -> str:
 
 def name_of(file: Path, env_id: str) -> str:
     """:return: The file's name, or its folder's if the file's says nothing about the agent."""
-    stem = stem_of(file)
-    return file.resolve().parent.name if stem in [*_FINAL, *_BEST, plain(env_id)] else stem
+    stem, folder = stem_of(file), file.resolve().parent
+    return folder.name if stem in [*_FINAL, *_BEST, plain(env_id), records_of(folder, env_id).name] else stem
 
 
 def find_file(path: Path, env_id: str, which: str | None = None) -> Path:
@@ -47,13 +65,22 @@ def find_file(path: Path, env_id: str, which: str | None = None) -> Path:
             if which is not None:
                 raise ValueError(f"which={which!r} chooses among the files of a folder, but {str(file)!r} is a file.")
             return file
-    names = [f"{stem}.zip" for stem in (_BEST if which == "best" else [*_FINAL, plain(env_id), *_BEST])]
+    stems = [*_FINAL, plain(env_id), records_of(path, env_id).name, *_BEST]
+    names = [f"{stem}.zip" for stem in (_BEST if which == "best" else dict.fromkeys(stems))]
     for name in names:
         if (path / name).is_file():
             return path / name
+    if which != "best" and (hub := _from_the_hub(path)) is not None:
+        return hub
     if path.is_dir():
         raise FileNotFoundError(f"The folder {str(path)!r} holds none of {', '.join(names)}. Name the agent's file.")
     raise FileNotFoundError(f"There is no agent {str(path)!r}. Name a .zip file that model.save has written.")
+
+
+def _from_the_hub(folder: Path) -> Path | None:
+    """The agent of a folder that was downloaded from the Hugging Face Hub: ``<algo>-<env>.zip``, the only one."""
+    files = [file for file in folder.glob("*.zip") if file.name != _METRICS]
+    return files[0] if len(files) == 1 and files[0].name.partition("-")[0] in ALGORITHMS else None
 
 
 def find_env(path: Path) -> str:
@@ -69,11 +96,24 @@ def find_env(path: Path) -> str:
     if (record := folder / "agent.json").is_file():
         return str(json.loads(record.read_text(encoding="utf-8"))["env"])
     places = [folder, *sorted(one for one in folder.iterdir() if one.is_dir())]
-    found = {env_id for place in places if (env_id := zoo_envs.env_id(place)) is not None}
+    found = {env for place in places if (env := _named_by(place, folder)) is not None}
+    hub = path if path.is_file() else _from_the_hub(folder)
+    if not found and hub is not None and (parts := stem_of(hub).partition("-"))[0] in ALGORITHMS:
+        found = {parts[2]} - {""}
     if len(found) != 1:
-        named = f"the records beside it name {', '.join(sorted(found))}" if found else "no record beside it says so"
+        named = f"the records beside it name {', '.join(sorted(found))}" if found else "no record says so"
         raise ValueError(f"On which environment was {str(path)!r} trained? Name it by env: {named}.")
     return found.pop()
+
+
+def _named_by(place: Path, folder: Path) -> str | None:
+    """
+    The environment that RL Zoo's records in a place name. Where the agent beside is called otherwise, its name counts:
+    SB3's own ``Pendulum-v1`` was renamed, its records were not.
+    """
+    env_id = zoo_envs.env_id(place)
+    renamed = env_id is not None and plain(env_id) != place.name and (folder / f"{place.name}.zip").is_file()
+    return place.name if renamed else env_id
 
 
 def was_normalised(file: Path, records: Sequence[Path]) -> bool | None:

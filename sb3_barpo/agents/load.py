@@ -57,7 +57,8 @@ def load_agent(
     with Python objects, which can run any code: load only files that you trust.
 
     :param path: A ``.zip`` file, its path without the ending, or a folder with ``agent.zip``, ``model.zip``,
-        ``<env_id>.zip`` or ``best_model.zip``, looked for in this order.
+        ``<env_id>.zip``, ``best_robust_model.zip``, ``best_model.zip`` or, from the Hugging Face Hub,
+        ``<algo>-<env_id>.zip``, looked for in this order.
     :param env_id: Id of the environment that the agent was trained on, ``My-v0`` or ``mymod:My-v0``; by default the one
         that the RL Zoo's records or ``agent.json`` beside it name.
     :param n_envs: Number of environments that step together.
@@ -84,7 +85,7 @@ def load_agent(
     env_id = find.find_env(Path(path)) if env_id is None else env_id
     file = find.find_file(Path(path), env_id, which)
     kind = _chosen(file, given)
-    zoo = file.parent / find.plain(env_id)
+    zoo = find.records_of(file.parent, env_id)
     normalised = find.was_normalised(file, zoo_envs.records([file.parent, zoo]))
     statistics, note = find.find_statistics(file, zoo, vec_normalize, normalised)
     venv, n_frames = _environments(file, [file.parent, zoo], env_id, n_envs, gym_packages)

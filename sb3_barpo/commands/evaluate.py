@@ -9,8 +9,9 @@ from sb3_barpo.commands.agents import add_agents, load_agents
 from sb3_barpo.commands.limits import add_limits, index_of
 from sb3_barpo.evaluation.backends import BACKENDS
 from sb3_barpo.evaluation.budgets import BUDGETS
-from sb3_barpo.evaluation.campaign import BALLS, default_output, evaluate
+from sb3_barpo.evaluation.campaign import default_output, evaluate
 from sb3_barpo.evaluation.judged import lines
+from sb3_barpo.evaluation.within import BALLS
 from sb3_barpo.seeds import REPORT
 
 

@@ -22,6 +22,13 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         metavar="LABEL[=NAME]",
         help="which algorithms, by the labels of the comparison, and under which names (default: all, by their files')",
     )
+    sub.add_argument(
+        "--attackers",
+        default="strongest",
+        choices=["strongest", "all", "none"],
+        help="which learned attackers: the one that leaves the lowest return, the strongest of each attack, or none "
+        "(default: strongest)",
+    )
     sub.add_argument("--licence", type=Path, help="file of the agents' licence (default: that of this project)")
     sub.add_argument("--licence-name", default="mit", help="what the Hugging Face Hub calls it (default: mit)")
     sub.add_argument("--command", dest="trained_by", default="", help="the command that trained them, for the card")
@@ -32,6 +39,7 @@ def _pack(
     comparison: Path,
     output: Path,
     algorithms: list[str] | None,
+    attackers: str,
     licence: Path | None,
     licence_name: str,
     trained_by: str,
@@ -42,5 +50,6 @@ def _pack(
     if algorithms is not None:
         pairs = [one.partition("=") for one in algorithms]
         names = {label: name for label, _, name in pairs}
-    for folder in pack_medians(comparison, output, names, licence or LICENCE, licence_name, trained_by):
+    licence = licence or LICENCE
+    for folder in pack_medians(comparison, output, names, licence, licence_name, trained_by, attackers):
         print(folder)

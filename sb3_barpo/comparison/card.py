@@ -98,7 +98,7 @@ def _beside(attackers: Sequence[str]) -> str:
         return ""
     first = ATTACKS[attackers[0]].__name__
     return f"""
-The strongest attackers of the search lie under `attacks`: {", ".join(f"`{name}.zip`" for name in attackers)}.
+The strongest attackers that were found lie under `attacks`: {", ".join(f"`{name}.zip`" for name in attackers)}.
 
 ```python
 from sb3_barpo.attacks import {first}

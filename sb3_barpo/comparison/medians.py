@@ -4,20 +4,22 @@ import shutil
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from sb3_barpo.agents.find import find_file, find_statistics, plain
 from sb3_barpo.agents.pretrained import STATISTICS, write_sums
 from sb3_barpo.comparison.card import model_card
-from sb3_barpo.comparison.run import Shelf
 from sb3_barpo.comparison.settings import Comparison, from_file
+from sb3_barpo.comparison.shelf import Shelf
 from sb3_barpo.evaluation import RobustnessReport
 from sb3_barpo.evaluation.search import members_tried
 from sb3_barpo.experiment import ENVIRONMENT, Agent, Trained
 from sb3_barpo.resume import write_record
 
+#: Which attackers can be packed beside an agent.
+ATTACKERS = ["strongest", "all", "none"]
 #: The licence of this project, where its repository is at hand.
 LICENCE = Path(__file__).parents[2] / "LICENSE"
 
@@ -29,11 +31,12 @@ def pack_medians(
     licence: str | Path = LICENCE,
     licence_name: str = "mit",
     command: str = "",
+    attackers: str = "strongest",
 ) -> list[Path]:
     """
     Pack the median agent of each algorithm and task, by its worst case, into a folder that
-    :func:`sb3_barpo.agents.pretrained.load_pretrained` reads: the agent, its statistics, the strongest attacker of each
-    learned attack, settings, figures, a model card, the licence and a list of SHA-256. Of an even number of agents, the
+    :func:`sb3_barpo.agents.pretrained.load_pretrained` reads: the agent, its statistics, its strongest learned
+    attackers, settings, figures, a model card, the licence and a list of SHA-256. Of an even number of agents, the
     lower of the middle two is the median.
 
     :param comparison: The folder that :func:`sb3_barpo.comparison.compare` wrote.
@@ -43,10 +46,14 @@ def pack_medians(
     :param licence: File of the agents' licence.
     :param licence_name: What the Hugging Face Hub calls it.
     :param command: The command line that trained them, to be written down; by default the comparison's settings are.
+    :param attackers: ``"strongest"`` for that of the learned attack that leaves the lowest return in the report,
+        ``"all"`` for the strongest of each learned attack, ``"none"``.
     :return: The folders.
     :raises OSError: if there is no comparison, licence or agent.
-    :raises ValueError: for an algorithm that the comparison has not.
+    :raises ValueError: for an algorithm that the comparison has not, or other ``attackers``.
     """
+    if attackers not in ATTACKERS:
+        raise ValueError(f"attackers is one of {', '.join(ATTACKERS)}, but it is {attackers!r}.")
     comparison, output, licence = Path(comparison), Path(output), Path(licence)
     if not licence.is_file():
         raise FileNotFoundError(f"There is no licence {str(licence)!r}. Name the file of the agents' licence.")
@@ -57,6 +64,7 @@ def pack_medians(
     if unknown := [label for label in chosen if label not in labels]:
         raise ValueError(f"The comparison has no {', '.join(unknown)}. It has {', '.join(labels)}.")
     names = algorithms if isinstance(algorithms, Mapping) else {}
+    terms = _Terms(licence, licence_name, command, _yaml(settings), attackers)
     folders = []
     for task in tasks:
         shelf = Shelf(task, comparison / task.folder, any_settings=True)
@@ -71,8 +79,18 @@ def pack_medians(
             agent = next(agent for agent in agents if agent.name == median)
             name = names.get(label) or agent.name.rpartition("-seed")[0] or agent.name
             packed = _Packed(agent, name, report, shelf.root / agent.name, len(agents))
-            folders.append(packed.write(output, licence, licence_name, settings, command))
+            folders.append(packed.write(output, terms))
     return folders
+
+
+class _Terms(NamedTuple):
+    """What all agents are packed with."""
+
+    licence: Path
+    licence_name: str
+    command: str
+    comparison: str
+    attackers: str
 
 
 class _Packed:
@@ -89,7 +107,7 @@ class _Packed:
             rows[rows["agent"] == agent.name], {"agents": {agent.name: report.judged["agents"].get(agent.name, {})}}
         )
 
-    def write(self, output: Path, licence: Path, licence_name: str, settings: Mapping[str, Any], command: str) -> Path:
+    def write(self, output: Path, terms: _Terms) -> Path:
         place = output / self.stem
         source = Path(self.agent.path) if isinstance(self.agent, Trained) else self.folder
         file = find_file(source, self.agent.env)
@@ -100,44 +118,46 @@ class _Packed:
         shutil.copy(file, place / f"{self.stem}.zip")
         if statistics is not None:
             shutil.copy(statistics, place / STATISTICS)
-        attackers = self._attackers(place)
+        learned = self._attackers(place, terms.attackers)
         config, args = self._settings()
         for name, content in (("config.yml", config), ("args.yml", args), ("env_kwargs.yml", args["env_kwargs"])):
             _write_yaml(place / name, content)
         with zipfile.ZipFile(place / "train_eval_metrics.zip", "w", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr("episodes.csv", self.report.to_frame().to_csv(index=False))
         write_record(place / "results.json", self._figures())
-        shutil.copy(licence, place / "LICENSE")
+        shutil.copy(terms.licence, place / "LICENSE")
         trained = _yaml(config) if config else ""
         card = model_card(
             self.agent,
             self.name,
             self.report,
             self.n_seeds,
-            attackers,
+            learned,
             trained,
-            licence_name,
-            command,
-            _yaml(settings),
+            terms.licence_name,
+            terms.command,
+            terms.comparison,
         )
         (place / "README.md").write_text(card, encoding="utf-8")
         write_sums(place)
         return place
 
-    def _attackers(self, place: Path) -> list[str]:
-        """Copy the strongest attacker of each learned attack. :return: The names of these attacks."""
+    def _attackers(self, place: Path, which: str) -> list[str]:
+        """Copy the strongest attackers. :return: The names of their attacks, the strongest first."""
         stored = self.folder / "attacks"
-        tried = members_tried(stored) if stored.is_dir() else pd.DataFrame()
+        tried = members_tried(stored) if stored.is_dir() and which != "none" else pd.DataFrame()
         if tried.empty:
             return []
         learned = tried["file"].map(lambda file: (stored / str(file)).is_file())
         tried = tried[learned & (tried["epsilon"] == self.report.epsilons[-1])]
         strongest = tried.loc[tried.groupby("attack")["mean_return"].idxmin()]
-        strongest = strongest[strongest["attack"].isin(self.report.attacks)]
+        left = self.report.summary().iloc[0]
+        names = sorted(set(strongest["attack"]) & set(self.report.attacks), key=lambda name: float(left[name]))
+        strongest = strongest.set_index("attack").loc[names[: 1 if which == "strongest" else None]]
         (place / "attacks").mkdir()
-        for attack, file in zip(strongest["attack"], strongest["file"], strict=True):
-            shutil.copy(stored / file, place / "attacks" / f"{attack}.zip")
-        return list(strongest["attack"])
+        for attack, file in strongest["file"].items():
+            shutil.copy(stored / str(file), place / "attacks" / f"{attack}.zip")
+        return [str(attack) for attack in strongest.index]
 
     def _settings(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """What the RL Zoo's ``config.yml`` and ``args.yml`` say."""

@@ -2,11 +2,9 @@
 
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch as th
 from joblib import Parallel, delayed
 from stable_baselines3.common.callbacks import BaseCallback
@@ -14,14 +12,12 @@ from stable_baselines3.common.callbacks import BaseCallback
 from sb3_barpo import experiment
 from sb3_barpo.comparison.pages import write_pages
 from sb3_barpo.comparison.report import ComparisonReport
-from sb3_barpo.comparison.settings import Comparison, Task
-from sb3_barpo.evaluation import RobustnessReport
+from sb3_barpo.comparison.settings import Comparison, to_file
+from sb3_barpo.comparison.shelf import Shelf
 from sb3_barpo.evaluation.judged import circumstances
 from sb3_barpo.evaluation.progress import Progress, Tell
-from sb3_barpo.evaluation.rows import NATURAL
-from sb3_barpo.experiment import Agent, Evaluation, Trained, recorded
-from sb3_barpo.figures import display, number
-from sb3_barpo.resume import check_writable, read_record, replacing, write_record
+from sb3_barpo.experiment import Agent, Evaluation, Trained
+from sb3_barpo.resume import check_writable
 from sb3_barpo.seeds import REPORT
 
 
@@ -106,7 +102,8 @@ def compare(
     shelves = [Shelf(task, output / task.folder, any_settings=report_only) for task in settings.tasks()]
     failed: list[str] = []
     if not report_only:
-        write_record_in(output / "settings.json", settings.to_dict())
+        _check(shelves)
+        to_file(settings, output / "settings.json")
         failed = _work(shelves, n_jobs, progress_bar)
     stored = {shelf.task.env: one for shelf in shelves if (one := shelf.report()) is not None}
     if not stored:
@@ -116,133 +113,29 @@ def compare(
     labels = list(dict.fromkeys(label for shelf in shelves for label in shelf.task.labels))
     report = ComparisonReport(stored, labels, missing, circumstances(command))
     report.left_out = {shelf.task.env: names for shelf in shelves if (names := shelf.left_out())}
-    write_record_in(output / "settings.json", settings.to_dict())  # those of the report
+    to_file(settings, output / "settings.json")  # those of the report
     write_pages(report, output)
     if failed:
         raise FailedAgentsError(f"{len(failed)} of the agents failed; the report is without them. " + "\n".join(failed))
     return report
 
 
-def _in_words(shelf: "Shelf") -> list[str]:
+def _check(shelves: Sequence[Shelf]) -> None:
+    """Build an agent of each kind: settings that do not fit should not wait for hours."""
+    kinds = {(shelf.task.env, agent.label): agent for shelf in shelves for agent in shelf.missing()}
+    for agent in kinds.values():
+        if isinstance(agent, Agent):
+            model = experiment.make_model(agent)
+            assert model.env is not None  # for mypy: it was made with environments
+            model.env.close()
+
+
+def _in_words(shelf: Shelf) -> list[str]:
     """Which agents are not finished."""
     missing: dict[str, list[str]] = {}
     for agent in shelf.missing():
         missing.setdefault(agent.label, []).append(str(agent.seed) if isinstance(agent, Agent) else agent.name)
     return [f"{label} on {shelf.task.env} ({', '.join(which)})" for label, which in missing.items()]
-
-
-def write_record_in(path: Path, content: Any) -> None:
-    """:func:`sb3_barpo.resume.write_record`, with the folders above."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_record(path, content)
-
-
-class Shelf:
-    """
-    Where a task's rows are stored: with each agent, and all together in ``rows.csv``, which is enough for a report.
-
-    :param task: The task.
-    :param folder: Its folder.
-    :param any_settings: Whether rows count that were made with other settings of training, or attacks.
-    """
-
-    def __init__(self, task: Task, folder: Path, any_settings: bool) -> None:
-        self.task = task
-        self.root = folder / "agents"
-        self._rows, self._record = folder / "rows.csv", folder / "rows.json"
-        self._any = any_settings
-        self._kept = self._read()
-        self._found: dict[str, RobustnessReport] = {}
-
-    def missing(self) -> list[Agent | Trained]:
-        """The agents that are not finished."""
-        return [agent for agent in self.task.agents if self._one(agent) is None]
-
-    def report(self) -> RobustnessReport | None:
-        """The report on those that are; ``None`` if none is."""
-        found = [report for agent in self.task.agents if (report := self._one(agent)) is not None]
-        return RobustnessReport.merge(_comparable(found)) if found else None
-
-    def left_out(self) -> list[str]:
-        """Attacks that not all agents went through."""
-        found = [report.attacks for agent in self.task.agents if (report := self._one(agent)) is not None]
-        return sorted({attack for one in found for attack in one if not all(attack in other for other in found)})
-
-    def add(self) -> None:
-        """Write the rows of all that is finished, and keep those of agents that this comparison does not name."""
-        mine = {agent.name: agent for agent in self.task.agents if self._one(agent) is not None}
-        rows = [one for agent in mine.values() if (one := self._one(agent)) is not None]
-        records = {name: asdict(agent) for name, agent in mine.items()}
-        judged = {name: one.judged["agents"].get(name, {}) for name, one in zip(mine, rows, strict=True)}
-        for name, (record, report) in self._kept.items():
-            if name not in mine and self._is_comparable():
-                rows.append(report)
-                records[name], judged[name] = record, report.judged["agents"].get(name, {})
-        with replacing(self._rows) as partial:
-            pd.concat([one.to_frame() for one in rows]).to_csv(partial, index=False)
-        evaluation = asdict(self._evaluation)
-        write_record(self._record, {"evaluation": evaluation, "agents": records, "judged": judged})
-
-    def found(self, agent: Agent | Trained) -> str:
-        """In a few words, what is stored of an agent."""
-        report = self._one(agent)
-        assert report is not None  # for mypy: it is asked for what was just added
-        worst = display(str(report.summary()["worst_attack"].iloc[0]))
-        return f"natural {number(report.natural)}, worst case {number(report.worst_case)} ({worst})"
-
-    @property
-    def _evaluation(self) -> Evaluation:
-        return self.task.evaluation.on(REPORT)
-
-    def _is_comparable(self) -> bool:
-        record = read_record(self._record)
-        return record is not None and recorded(Evaluation, record["evaluation"]) == self._evaluation
-
-    def _read(self) -> dict[str, tuple[dict[str, Any], RobustnessReport]]:
-        record = read_record(self._record)
-        if record is None or not (self._any or self._is_comparable()):
-            return {}
-        frame = pd.read_csv(self._rows, dtype=str, keep_default_na=False)  # as reports read theirs
-        return {
-            str(name): (
-                record["agents"][name],
-                RobustnessReport(rows, {"agents": {str(name): record["judged"][name]}}),
-            )
-            for name, rows in frame.groupby("agent", sort=False)
-        }
-
-    def _one(self, agent: Agent | Trained) -> RobustnessReport | None:
-        if agent.name not in self._found:
-            report = experiment.attacked(agent, self._evaluation, self.root)
-            if report is None and agent.name in self._kept:
-                record, kept = self._kept[agent.name]
-                report = kept if self._any or _same(agent, recorded(type(agent), record)) else None
-            if report is None:
-                return None
-            self._found[agent.name] = _labelled(report, agent.label)
-        return self._found[agent.name]
-
-
-def _comparable(reports: Sequence[RobustnessReport]) -> list[RobustnessReport]:
-    """The same reports without attacks that some lack: ``"auto"`` takes those that suit a victim."""
-    shared = {NATURAL}.union(set.intersection(*(set(one.attacks) for one in reports)))
-    frames = [one.to_frame() for one in reports]
-    return [
-        RobustnessReport(frame[frame["attack"].isin(shared)], one.judged)
-        for frame, one in zip(frames, reports, strict=True)
-    ]
-
-
-def _same(agent: Agent | Trained, other: Any) -> bool:
-    """An agent whose file is not there is the one whose rows are."""
-    if isinstance(agent, Trained) and isinstance(other, Trained) and not agent.digest:
-        return replace(other, digest="") == agent
-    return bool(agent == other)
-
-
-def _labelled(report: RobustnessReport, label: str) -> RobustnessReport:
-    """With the label of today: that of the rows may be an older one."""
-    return RobustnessReport(report.to_frame().assign(algorithm=label), report.judged)
 
 
 def _work(shelves: Sequence[Shelf], n_jobs: int, progress_bar: bool) -> list[str]:

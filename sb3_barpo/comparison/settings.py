@@ -3,8 +3,9 @@
 import dataclasses
 import hashlib
 import json
+import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from sb3_barpo.algorithms import OURS, find
 from sb3_barpo.environments import find_env
 from sb3_barpo.experiment import Agent, Evaluation, Trained
 from sb3_barpo.hyperparams import entry, read
+from sb3_barpo.resume import write_record
 from sb3_barpo.schedules import as_schedule
 from sb3_barpo.seeds import REPORT
 from sb3_barpo.zoo.settings import check_settings, known_settings
@@ -175,7 +177,7 @@ class Comparison:
         for given in self.agents:
             if unknown := sorted(given.keys() - _TRAINED):
                 raise ValueError(f"A trained agent has {', '.join(sorted(_TRAINED))}, but not {', '.join(unknown)}.")
-            if not {"label", "path"} <= given.keys():
+            if not (given.get("label") and given.get("path")):
                 raise ValueError(f"A trained agent needs a label and a path, but there is only {dict(given)}.")
             paths = [given["path"]] if isinstance(given["path"], str | Path) else list(given["path"])
             if (given.get("env") or self._env_of(paths[0])) != env:
@@ -214,13 +216,27 @@ def from_file(path: str | Path) -> dict[str, Any]:
         settings = yaml.safe_load(text)
     if not isinstance(settings, dict):
         raise ValueError(f"{str(path)!r} must hold a mapping of settings, such as env: [Hopper-v5], but it does not.")
+    return _with_paths(settings, lambda one: str(path.parent / one))
+
+
+def to_file(comparison: Comparison, path: Path) -> None:
+    """
+    :param comparison: Settings.
+    :param path: File to write, JSON. :func:`from_file` reads it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    settings = _with_paths(comparison.to_dict(), lambda one: os.path.relpath(one, path.parent))
+    write_record(path, settings)
+
+
+def _with_paths(settings: dict[str, Any], change: Callable[[str], str]) -> dict[str, Any]:
+    """With other paths of the trained agents."""
+    agents = []
     for agent in settings.get("agents", []):
-        if "path" in agent:
-            paths = agent["path"]
-            agent["path"] = (
-                str(path.parent / paths) if isinstance(paths, str) else [str(path.parent / p) for p in paths]
-            )
-    return settings
+        paths = agent.get("path") or []  # without one, it is refused later
+        changed = change(paths) if isinstance(paths, str) else [change(str(one)) for one in paths]
+        agents.append({**agent, "path": changed})
+    return settings | ({"agents": agents} if agents else {})
 
 
 def file_name(label: str) -> str:

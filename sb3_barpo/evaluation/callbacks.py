@@ -12,12 +12,14 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, sync_envs_norm
 
 from sb3_barpo import seeds
 from sb3_barpo.adversary import Ball
-from sb3_barpo.attacks import attack_names
+from sb3_barpo.attacks import Attack, attack_names
 from sb3_barpo.checks import require_env
+from sb3_barpo.evaluation.adapted import AdaptedAttacks
 from sb3_barpo.evaluation.report import RobustnessReport
 from sb3_barpo.evaluation.robustness import USUAL_EPSILON, check_settings, evaluate_robustness, learned_names
 from sb3_barpo.evaluation.rows import NATURAL
 from sb3_barpo.evaluation.settings import EvalConfig
+from sb3_barpo.evaluation.within import own_epsilon
 from sb3_barpo.vec_envs import copy_for_evaluation
 
 
@@ -41,7 +43,11 @@ class RobustEvalCallback(EvalCallback):
 
     :param eval_env: Evaluation environment, wrapped as the training environment is, but not by an attack. The
         statistics of ``VecNormalize`` are copied to it. By default the environments of the training are copied.
-    :param attacks: Names of attacks that need no learning.
+    :param attacks: Names of attacks; of those that learn only with ``adapt_steps``.
+    :param adapt_steps: Environment steps for which each learned attack adapts to the policy as it is then, starting
+        from the attacker of the evaluation before; the first is fitted for longer
+        (:class:`sb3_barpo.evaluation.adapted.AdaptedAttacks`). 10,000 is usual.
+    :param attackers: Folder in which attackers are stored and from which they start, by default a temporary one.
     :param epsilon: Their strength, in units of what the policy sees, by default the one that the agent shall withstand
         (its ε at the end of training, without the margin), and 0.075 for agents that are not trained to be robust.
     :param seed: Seed of the first episode, by default the first of :data:`sb3_barpo.seeds.CALLBACKS`, none of which
@@ -50,7 +56,8 @@ class RobustEvalCallback(EvalCallback):
     :param best_model_name: Name of the best model's file in ``best_model_save_path``. The statistics of
         ``VecNormalize`` at that time are kept beside it, as ``<name>_vecnormalize.pkl``.
     :param kwargs: Further arguments of ``EvalCallback``; ``render`` is not supported.
-    :raises ValueError: for a setting out of range, an unknown attack or one that is learned, or ``render``.
+    :raises ValueError: for a setting out of range, an unknown attack, one that is learned without ``adapt_steps``,
+        or ``render``.
     :raises TypeError: for an attack that is not a name: an ``Attack`` object would keep attacking the policy that
         it was built with.
     """
@@ -65,6 +72,8 @@ class RobustEvalCallback(EvalCallback):
         *,
         attacks: str | Sequence[str] = ("random", "critic", "mad"),
         epsilon: float | None = None,
+        adapt_steps: int | None = None,
+        attackers: str | Path | None = None,
         seed: int = seeds.CALLBACKS.start,
         ball: Ball | None = None,
         best_model_name: str = "best_model",
@@ -84,11 +93,15 @@ class RobustEvalCallback(EvalCallback):
         check_settings(
             names, [USUAL_EPSILON if epsilon is None else epsilon]
         )  # one strength: the best model needs one number
-        if to_learn := learned_names(attack_names(names)):
+        to_learn = learned_names(attack_names(names))
+        if to_learn and adapt_steps is None:
             raise ValueError(
                 f"{', '.join(to_learn)} would have to be fitted anew at each evaluation, which takes longer than the "
-                "training. Choose attacks that need no fit: random, critic, mad."
+                "training. Choose attacks that need no fit: random, critic, mad; or let attackers adapt, with "
+                "adapt_steps=10_000."
             )
+        #: The learned ones among the attacks.
+        self.adapted = AdaptedAttacks(to_learn, adapt_steps or 1, folder=attackers, ball=ball) if to_learn else None
         if self.render:
             raise ValueError(
                 "RobustEvalCallback does not support render. Use SB3's EvalCallback or record_video beside it."
@@ -132,15 +145,22 @@ class RobustEvalCallback(EvalCallback):
             continue_training = continue_training and self._on_event()
         return continue_training
 
-    def evaluate(self) -> RobustnessReport:
-        """:return: The report on the current policy, also stored in ``report``."""
+    def evaluate(self, learned: bool = True) -> RobustnessReport:
+        """
+        :param learned: Whether under the learned attacks too.
+        :return: The report on the current policy, also stored in ``report``.
+        """
         if self.model.get_vec_normalize_env() is not None:
             sync_envs_normalization(self.training_env, self.eval_env)
+        epsilon = own_epsilon(self.model) or USUAL_EPSILON if self.epsilon is None else self.epsilon
+        attacks: list[str | Attack] = [name for name in self.attacks if name not in self.learned]
+        if self.adapted is not None and learned:
+            attacks += self.adapted.on(self.model, self.eval_env, epsilon)
         self.report = evaluate_robustness(
             self.model,
             self.eval_env,
-            self.attacks,
-            self.epsilon,
+            attacks,
+            epsilon,
             n_eval_episodes=self.n_eval_episodes,
             seed=self.seed,
             deterministic=self.deterministic,
@@ -148,6 +168,11 @@ class RobustEvalCallback(EvalCallback):
             ball=self.ball,
         )
         return self.report
+
+    @property
+    def learned(self) -> list[str]:
+        """Names of the attacks that adapt to the policy."""
+        return [] if self.adapted is None else self.adapted.names
 
     def _log(self, report: RobustnessReport) -> None:
         self.last_mean_reward = report.natural

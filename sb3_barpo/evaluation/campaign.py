@@ -11,7 +11,7 @@ import pandas as pd
 import torch as th
 from joblib import delayed
 
-from sb3_barpo.adversary import Ball, L2Ball, LinfBall, SpaceWarning, Timing, space_warning, warn_of_space
+from sb3_barpo.adversary import Ball, SpaceWarning, Timing, space_warning, warn_of_space
 from sb3_barpo.agents.load import LoadedAgent
 from sb3_barpo.agents.pack import pack, unpack
 from sb3_barpo.attacks import ATTACKS, Attack, LearnedAttack, attack_names
@@ -20,7 +20,7 @@ from sb3_barpo.checks import require_model
 from sb3_barpo.evaluation import RobustnessReport
 from sb3_barpo.evaluation.auto import find_auto
 from sb3_barpo.evaluation.backends import in_parallel, use_backend
-from sb3_barpo.evaluation.judged import circumstances, describe, too_weak
+from sb3_barpo.evaluation.judged import add_warning, circumstances, describe, too_weak
 from sb3_barpo.evaluation.members import Victim
 from sb3_barpo.evaluation.pages import file_name, write_pages
 from sb3_barpo.evaluation.progress import Progress, Tell
@@ -30,13 +30,10 @@ from sb3_barpo.evaluation.search import find_attacks, members_tried
 from sb3_barpo.evaluation.sections import channel_blocks, sensor_blocks
 from sb3_barpo.evaluation.settings import EvalConfig
 from sb3_barpo.evaluation.video import check_video
-from sb3_barpo.evaluation.within import DEFAULT, Within, own, own_epsilon, own_sheet, within_sheet
+from sb3_barpo.evaluation.within import Within, restricted, strengths_of, within_of
 from sb3_barpo.resume import read_record, write_record
 from sb3_barpo.seeds import REPORT
-from sb3_barpo.sensors import SensorsLike, as_sensors
-
-#: The plain balls, by name.
-BALLS = {"linf": LinfBall, "l2": L2Ball}
+from sb3_barpo.sensors import SensorsLike
 
 
 def evaluate(
@@ -102,7 +99,7 @@ def evaluate(
     names = [agent.name for agent in agents]
     if len(set(names)) < len(names):
         raise ValueError(f"Each agent needs a name of its own, but they are called {', '.join(names)}. Give names.")
-    within = _restricted(within_of(agents, ball, sensors), agents, features, timing)
+    within = restricted(within_of(agents, ball, sensors), agents, features, timing)
     sheet = within[0].sheet
     strengths = strengths_of(agents, [1.0] if sensors is not None and epsilon is None else epsilon)
     check_settings(attacks, strengths, budget)
@@ -167,7 +164,7 @@ def evaluate(
     for agent in agents:
         if agent.name in warned:
             warn_of_space(agent.model, f"{agent.name}: {warned[agent.name]}")
-            _add_warning(judged["agents"][agent.name], warned[agent.name])
+            add_warning(judged["agents"][agent.name], warned[agent.name])
     report = RobustnessReport(pd.DataFrame(rows, columns=COLUMNS), judged)
     if any(found):
         tried = {agent.name: members_tried(folder) for agent, folder in zip(agents, folders, strict=True)}
@@ -216,85 +213,11 @@ def default_output(names: Sequence[str], what: str = "evaluation") -> Path:
     return Path(f"{what}-{file_name(names[0])}{others}-{date.today():%Y-%m-%d}")
 
 
-def strengths_of(agents: Sequence[LoadedAgent], epsilon: Sequence[float] | None) -> list[float]:
-    """
-    :param agents: The agents.
-    :param epsilon: Strengths, ``None`` for the one that the agents shall withstand.
-    :return: Each strength once, ascending, without the 0 that natural episodes stand for.
-    :raises ValueError: if the agents' training says nothing or different things of it, and none is given.
-    """
-    if epsilon is not None:
-        return sorted({one for one in epsilon if one != 0}) or [0.0][: len(epsilon)]
-    own = {agent.name: one for agent in agents if (one := own_epsilon(agent.model))}
-    if len(set(own.values())) == 1:
-        return [next(iter(own.values()))]
-    found = ", ".join(f"{name}: {one:g}" for name, one in own.items()) or "none was trained to be robust"
-    raise ValueError(
-        f"At which epsilon are the agents to be attacked? Their training does not tell ({found}). Name it by epsilon; "
-        "0.075 is usual for Hopper under VecNormalize."
-    )
-
-
-def within_of(agents: Sequence[LoadedAgent], ball: str | None, sensors: SensorsLike | None = None) -> list[Within]:
-    """
-    :param agents: The agents.
-    :param ball: ``"linf"`` or ``"l2"``, ``None`` for the ball or sheet that they were trained with.
-    :param sensors: A spec sheet in place of a ball.
-    :return: Where the attacks on each agent move its observations.
-    :raises ValueError: for an unknown ball, a ball and a sheet, or agents that were trained in different balls.
-    """
-    if ball is not None:
-        if sensors is not None:
-            raise ValueError("Both a ball and sensors say how far an observation may move. Leave one of them out.")
-        if ball not in BALLS:
-            raise ValueError(f"Unknown ball {ball!r}. Choose from {', '.join(BALLS)}.")
-        return [Within(None if ball == "linf" else BALLS[ball]())] * len(agents)
-    if sensors is None:
-        trained = {str(own(agent.model, agent.venv)): agent for agent in agents if own_epsilon(agent.model) is not None}
-        if len(trained) > 1:
-            raise ValueError(
-                f"The agents were trained in different balls ({', '.join(trained)}), so one attack does not suit all. "
-                f"Evaluate them one by one, or name a ball, {', '.join(BALLS)}, or a spec sheet."
-            )
-        if not trained:
-            return [DEFAULT] * len(agents)
-        (one,) = trained.values()
-        sensors = own_sheet(one.model)
-        if sensors is None:
-            return [own(one.model, one.venv)] * len(agents)
-    return [within_sheet(agent.model, agent.venv, as_sensors(sensors)) for agent in agents]
-
-
-def _restricted(
-    within: Sequence[Within], agents: Sequence[LoadedAgent], features: Sequence[int], timing: Timing | None
-) -> list[Within]:
-    """The balls with the limits that were named."""
-    spaces = {str(agent.model.observation_space) for agent in agents}
-    if features and len(spaces) > 1:
-        raise ValueError(
-            f"The agents' observations differ ({', '.join(spaces)}), so the features {list(features)} are not the "
-            "same. Evaluate them one by one."
-        )
-    limited = []
-    for agent, place in zip(agents, within, strict=True):
-        ball = place.ball
-        if features:
-            ball = (ball or LinfBall()).only(features, agent.model.observation_space)  # type: ignore[arg-type]  # `only` refuses others
-        if timing is not None and timing != Timing():
-            ball = (ball or LinfBall()).timed(timing)
-        limited.append(place._replace(ball=ball))
-    return limited
-
-
 def _described(agent: LoadedAgent, within: Within, epsilon: float) -> dict[str, Any]:
     told = describe(agent.model, agent.venv, within, agent)
     if weak := too_weak(agent.model, agent.venv, epsilon, within):
-        _add_warning(told, weak)
+        add_warning(told, weak)
     return told
-
-
-def _add_warning(told: dict[str, Any], warning: str) -> None:
-    told["warning"] = f"{told.get('warning', '')} {warning}".strip()
 
 
 def _claim(output: Path, settings: dict[str, Any]) -> None:

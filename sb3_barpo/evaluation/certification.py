@@ -25,10 +25,11 @@ from sb3_barpo.certify import (
 )
 from sb3_barpo.checks import require_count
 from sb3_barpo.episodes import run_wave
-from sb3_barpo.evaluation.campaign import default_output, strengths_of, within_of
+from sb3_barpo.evaluation.campaign import default_output
 from sb3_barpo.evaluation.certificates import Certification, CertifiedActions, CertifiedReturns
 from sb3_barpo.evaluation.certified_pages import write_pages
 from sb3_barpo.evaluation.judged import circumstances, describe
+from sb3_barpo.evaluation.within import strengths_of, within_of
 from sb3_barpo.seeds import REPORT
 
 

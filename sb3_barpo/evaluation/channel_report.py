@@ -1,12 +1,13 @@
 """Robustness across channels, of one agent or several, as a table and a picture."""
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import pandas as pd
 from tabulate import tabulate
 
-from sb3_barpo.figures import COLOURS, canvas, counted, number, percent
+from sb3_barpo.figures import COLOURS, NONE, canvas, counted, number, percent
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -64,9 +65,14 @@ class ChannelReport:
         :param tablefmt: One of ``tabulate``'s formats.
         :return: A table: a row for each channel and size, a column for each group with the mean return of its agents.
         """
-        table = self.frame.pivot_table("return", ["channel", "size"], "group", sort=False)[self.groups]
+        order = pd.MultiIndex.from_frame(self.frame[["channel", "size"]].drop_duplicates())
+        table = self.frame.pivot_table("return", ["channel", "size"], "group").loc[order, self.groups]
         lines = [
-            [str(channel), "" if channel == "natural" else f"{size:g} {UNITS[channel]}", *map(number, row)]
+            [
+                str(channel),
+                "" if channel == "natural" else f"{size:g} {UNITS[channel]}",
+                *(NONE if math.isnan(one) else number(one) for one in row),
+            ]
             for (channel, size), row in zip(table.index, table.to_numpy(), strict=True)
         ]
         members = self.frame.drop_duplicates("agent").set_index("agent")["group"]
@@ -80,7 +86,7 @@ class ChannelReport:
     def plot(self) -> "Figure":
         """
         :return: A panel for each channel: mean return with its standard error against the size, from where nothing is
-            disturbed, a line for each agent in the colour of its group.
+            disturbed, a line for each agent in the colour of its group. Sizes are evenly spaced.
         :raises ImportError: if matplotlib is not installed.
         """
         n_rows, n_columns = -(-len(self.channels) // _COLUMNS), min(len(self.channels), _COLUMNS)
@@ -94,7 +100,7 @@ class ChannelReport:
                 undisturbed = rows[rows["channel"] == "natural"].assign(size=1.0 if UNITS[channel] == "times" else 0.0)
                 points = pd.concat([undisturbed, rows[rows["channel"] == channel]]).sort_values("size")
                 handles[str(group)] = axes.errorbar(
-                    points["size"],
+                    range(len(points)),
                     points["return"],
                     points["standard_error"],
                     fmt="o-",
@@ -103,7 +109,7 @@ class ChannelReport:
                     elinewidth=1,
                     color=colours[str(group)],
                 )
-            axes.set_xticks(points["size"], [f"{size:g}" for size in points["size"]])
+            axes.set_xticks(range(len(points)), [f"{size:g}" for size in points["size"]])
             axes.set_title(channel.replace("_", " "), loc="left")
             axes.set_xlabel(UNITS[channel])
             axes.grid(axis="y", alpha=0.25)

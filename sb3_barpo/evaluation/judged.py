@@ -78,6 +78,14 @@ def describe(model: OnPolicyAlgorithm, venv: VecEnv, within: Within, loaded: Loa
     return told
 
 
+def add_warning(told: dict[str, Any], warning: str) -> None:
+    """
+    :param told: What :func:`describe` says of an agent.
+    :param warning: What else is to be warned of.
+    """
+    told["warning"] = f"{told.get('warning', '')} {warning}".strip()
+
+
 def circumstances(command: str = "") -> dict[str, Any]:
     """
     :param command: The command line, empty for none.

@@ -128,6 +128,8 @@ class _Actor:
 class _Stage(Wrapper):
     """Environments that store the observations and rewards of the first of them."""
 
+    keeps_observations = True
+
     def __init__(self, venv: VecEnv, record_every: int) -> None:
         super().__init__(venv)
         self._record_every = record_every

@@ -7,7 +7,7 @@ A defence is an adversary together with an outer loss. An algorithm names its ow
 
 from sb3_barpo.losses.base import Defence, OuterLoss, Rollout, Rows, Terms
 from sb3_barpo.losses.bounded import Bounded, RegularisedByBounds
-from sb3_barpo.losses.regularised import Regularised
+from sb3_barpo.losses.regularised import Regularised, TimeDiscounted
 from sb3_barpo.losses.soft_worst import SoftWorst
 from sb3_barpo.losses.worst_case import WorstCase
 from sb3_barpo.losses.worst_value import WorstValue
@@ -22,6 +22,7 @@ __all__ = [
     "Rows",
     "SoftWorst",
     "Terms",
+    "TimeDiscounted",
     "WorstCase",
     "WorstValue",
 ]

@@ -6,7 +6,9 @@ from numbers import Real
 import torch as th
 
 from sb3_barpo.adversary import Samples, clipped_surrogate
-from sb3_barpo.losses.base import OuterLoss, Rows, Terms
+from sb3_barpo.losses.base import OuterLoss, Rows, Terms, named
+from sb3_barpo.losses.surrogate import surrogate_and_slope
+from sb3_barpo.policies.by_hand import Slopes
 from sb3_barpo.schedules import ScheduleLike
 
 
@@ -56,3 +58,14 @@ class SoftWorst(OuterLoss):
             "effective_sample_size": 1 / shares.square().sum(),
         }
         return Terms(loss, logs)
+
+    def slopes(self, rows: Rows, samples: Samples) -> Slopes:
+        weight: float = self.weight  # type: ignore[assignment]  # a number, after `at`
+        (clean, robust), slope = surrogate_and_slope(rows.log_prob, samples)
+        shares = robust.div(-self.temperature).softmax(0)
+        mean, worst = clean.mean(), th.dot(shares, robust)
+        slope[0].div_(-(1 + weight) * len(shares))
+        slope[1].mul_(shares).mul_(-weight / (1 + weight))
+        effective = shares.square().sum().reciprocal()
+        logs = named({"clean_surrogate": mean, "robust_surrogate": worst, "effective_sample_size": effective})
+        return Slopes((mean + weight * worst) / -(1 + weight), logs, slope)

@@ -155,3 +155,9 @@ def by_time(buffer: RolloutBuffer, name: str) -> Any:
         return array
     n_steps, n_envs = buffer.rewards.shape  # minibatches were drawn already, for which SB3 puts environments first
     return array.reshape(n_envs, n_steps, *array.shape[1:]).swapaxes(0, 1)
+
+
+def in_order(buffer: Any, notes: th.Tensor) -> th.Tensor:
+    """:return: Notes of each sample, step after step, in the buffer's present order."""
+    n_steps, n_envs = buffer.rewards.shape
+    return notes.reshape(n_steps, n_envs).t().flatten() if buffer.generator_ready else notes

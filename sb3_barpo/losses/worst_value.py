@@ -9,7 +9,7 @@ from gymnasium import spaces
 from sb3_barpo.adversary import Adversary, Samples, clipped_surrogate
 from sb3_barpo.certify import OutputBounds, actor_bounds, actor_modules
 from sb3_barpo.losses.base import OuterLoss, Rollout, Rows, Terms
-from sb3_barpo.losses.worst_critic import WorstCritic, by_time, transitions
+from sb3_barpo.losses.worst_critic import WorstCritic, by_time, in_order, transitions
 from sb3_barpo.schedules import ScheduleLike
 
 #: Rows whose bounds are computed at once: they need a matrix each.
@@ -60,7 +60,7 @@ class WorstValue(OuterLoss):
             values = critic.q(seen, actions.long().squeeze(1) if discrete else actions)
         spread = critic.spread(seen, reach)
         importance = spread / spread.mean().clamp(min=th.finfo(spread.dtype).tiny)
-        return th.stack([_in_order(buffer, notes) for notes in (values, importance)])
+        return th.stack([in_order(buffer, notes) for notes in (values, importance)])
 
     def __call__(self, rows: Rows, samples: Samples) -> Terms:
         assert rows.notes is not None  # `begin` has made them; for the types' sake
@@ -74,9 +74,3 @@ class WorstValue(OuterLoss):
         loss = -guided + self.penalty * divergence  # type: ignore[operator]
         logs = {"clean_surrogate": guided.detach(), "regulariser": divergence.detach(), "worst_value": counted.mean()}
         return Terms(loss, logs)
-
-
-def _in_order(buffer: Any, notes: th.Tensor) -> th.Tensor:
-    """From step after step to the buffer's present order."""
-    n_steps, n_envs = buffer.rewards.shape
-    return notes.reshape(n_steps, n_envs).t().flatten() if buffer.generator_ready else notes

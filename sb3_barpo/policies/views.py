@@ -10,6 +10,7 @@ from stable_baselines3.common.distributions import Distribution
 
 from sb3_barpo.policies import mlp
 from sb3_barpo.policies.evaluate import Policy
+from sb3_barpo.policies.smoothing import SmoothedMlpPolicy
 
 
 @contextmanager
@@ -27,9 +28,14 @@ def evaluation_mode(policy: Policy) -> Iterator[None]:
         policy.set_training_mode(was_training)
 
 
-def as_searched(policy: Policy) -> AbstractContextManager[None]:
-    """The same for a search in training, where a switch of all modules would cost as much as one of its steps."""
+def as_tested(policy: Policy) -> AbstractContextManager[None]:
+    """The same for a search, where a switch of all modules of a policy without modes costs as much as one step."""
     return nullcontext() if mlp.is_mlp(policy) else evaluation_mode(policy)
+
+
+def as_searched(policy: Policy) -> AbstractContextManager[None]:
+    """The same in training, where a smoothed policy is searched on the noise of the minibatch."""
+    return nullcontext() if isinstance(policy, SmoothedMlpPolicy) else as_tested(policy)
 
 
 def uncompiled(model: Any) -> Any:

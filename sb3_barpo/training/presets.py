@@ -1,6 +1,9 @@
 """The algorithms on SB3's PPO: each is a line, its defence."""
 
+from typing import ClassVar
+
 from stable_baselines3 import PPO
+from stable_baselines3.common.policies import BasePolicy
 
 from sb3_barpo.adversary import KL, Surrogate, Uniform
 from sb3_barpo.losses import (
@@ -12,11 +15,20 @@ from sb3_barpo.losses import (
     WorstCase,
     WorstValue,
 )
+from sb3_barpo.policies.smoothing import SmoothedMlpPolicy
 from sb3_barpo.training.robust import RobustUpdate
 
 
 class RobustPPO(RobustUpdate, PPO):
-    """The parent of all that follow. Arguments: :class:`sb3_barpo.training.robust.RobustUpdate`."""
+    """
+    The parent of all that follow. Arguments: :class:`sb3_barpo.training.robust.RobustUpdate`. Of policies, there is
+    ``"SmoothedMlpPolicy"`` beside PPO's, see :class:`sb3_barpo.policies.smoothing.SmoothedMlpPolicy`.
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
+        **PPO.policy_aliases,
+        "SmoothedMlpPolicy": SmoothedMlpPolicy,
+    }
 
 
 class ARPO(RobustPPO):
@@ -74,6 +86,23 @@ class ConvexSAPPO(RobustPPO):
     """
 
     defence = Defence(None, RegularisedByBounds(weight=0.1), Uniform())
+
+
+class SPPO(RobustPPO):
+    """
+    :class:`SAPPO` with a smoothed policy: S-PPO (SGLD), the strongest form in Sun et al., "Breaking the Barrier:
+    Enhanced Utility and Robustness in Smoothed DRL Agents", ICML 2024. ``weight=0`` is S-PPO (Vanilla), PPO with a
+    smoothed policy.
+
+    ``"MlpPolicy"`` is :class:`sb3_barpo.policies.smoothing.SmoothedMlpPolicy`, whose settings are ``policy_kwargs``:
+    ``SPPO("MlpPolicy", env, policy_kwargs=dict(noise_std=0.3))``. The adversary sees the smoothed policy.
+
+    All arguments: :class:`sb3_barpo.training.robust.RobustUpdate` and :class:`sb3_barpo.losses.Regularised`.
+    """
+
+    # It refuses images and Dict observations with a reason.
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = dict.fromkeys(RobustPPO.policy_aliases, SmoothedMlpPolicy)
+    defence = Defence(KL(), Regularised(weight=1.0))
 
 
 class CARPPO(RobustPPO):

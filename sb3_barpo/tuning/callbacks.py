@@ -7,7 +7,7 @@ import optuna
 from optuna.study import StudyDirection
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_barpo.evaluation import RobustEvalCallback
+from sb3_barpo.evaluation import RobustEvalCallback, RobustnessReport
 from sb3_barpo.tuning.criteria import Blend, Criterion
 
 
@@ -19,6 +19,9 @@ class RobustTrialCallback(RobustEvalCallback):
     ``returns`` (by attack) and ``timesteps``. During a ramp, agents are trained against less than the final strength:
     start pruning after the latest ramp has ended (``MedianPruner(n_warmup_steps=...)``), or evaluate only from then on
     (``warmup``).
+
+    Attacks that learn (``adapt_steps``) are asked at the end only, by :meth:`result`: cheap attacks prune, learned ones
+    decide. The attribute ``learned_for`` says from how many steps each attacker has learned by then.
 
     :param eval_env: As for :class:`sb3_barpo.evaluation.RobustEvalCallback`.
     :param trial: The trial.
@@ -79,6 +82,13 @@ class RobustTrialCallback(RobustEvalCallback):
             self.is_pruned = self.trial.should_prune()
         return go_on and not self.is_pruned
 
+    def evaluate(self, learned: bool = False) -> RobustnessReport:
+        """
+        :param learned: Whether under the learned attacks too; without cheap ones, always.
+        :return: The report on the current policy.
+        """
+        return super().evaluate(learned or self.learned == self.attacks)
+
     def result(self) -> tuple[float, ...]:
         """
         Call this after ``learn``. It evaluates the trained policy: the last evaluation during training was before the
@@ -89,7 +99,7 @@ class RobustTrialCallback(RobustEvalCallback):
         """
         if self.is_pruned:
             raise optuna.TrialPruned(f"Pruned after {self.num_timesteps} steps.")
-        self.evaluate()
+        self.evaluate(learned=True)
         self._store_attributes()
         self.criterion.constrain(self.trial, self._returns()[0])
         return self.criterion.score(*self._returns())
@@ -101,12 +111,14 @@ class RobustTrialCallback(RobustEvalCallback):
     def _store_attributes(self) -> None:
         assert self.report is not None  # likewise
         summary = self.report.summary().iloc[0]
-        attributes = {
+        attributes: dict[str, Any] = {
             "natural": self.report.natural,
             "worst_case": self.report.worst_case,
             "worst_attack": str(summary["worst_attack"]),
             "returns": {attack: float(summary[attack]) for attack in self.report.attacks},
             "timesteps": self.num_timesteps,
         }
+        if self.adapted is not None:
+            attributes["learned_for"] = self.adapted.learned_for
         for name, value in attributes.items():
             self.trial.set_user_attr(name, value)

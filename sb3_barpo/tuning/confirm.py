@@ -15,7 +15,6 @@ from sb3_barpo.evaluation.budgets import check_budget
 from sb3_barpo.evaluation.robustness import learned_names
 from sb3_barpo.experiment import Evaluation, run
 from sb3_barpo.seeds import CONFIRMATION, RETRAINING
-from sb3_barpo.tuning.strength import suggest_strength
 from sb3_barpo.tuning.study import Tuning
 
 #: Name of the paper's setting among the candidates.
@@ -112,7 +111,7 @@ def strengths(study: optuna.Study, tuning: Tuning, top: int) -> dict[str, dict[s
     """
     :return: The candidates by name, the paper's setting first: arguments of the algorithm.
     """
-    best = {candidate(trial): suggest_strength(trial, tuning.space) for trial in best_trials(study, tuning, top)}
+    best = {candidate(trial): tuning.suggest(trial) for trial in best_trials(study, tuning, top)}
     return {PAPER: tuning.paper, **best}
 
 

@@ -33,7 +33,8 @@ def plain(strength: dict[str, Any], algo: str) -> dict[str, Any]:
     :return: The same, short: schedules as strings, constants as numbers, the solver only if it is not the algorithm's
         default.
     """
-    short: dict[str, Any] = {}
+    own = ("epsilon", "margin", "kappa", "adversary")
+    short: dict[str, Any] = {name: value for name, value in strength.items() if name not in own}
     for name in ("epsilon", "kappa"):
         schedule = as_schedule(strength[name])
         spec = strength[name]

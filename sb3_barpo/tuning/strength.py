@@ -101,14 +101,14 @@ _KINDS = {
     "constant": _Kind({"value": _STRENGTH}, Constant, lambda s: [s.value]),
     "ramp": _Kind(
         {"value": _STRENGTH, "end": _END, "delay": _Parameter(0.0, 0.8)},
-        lambda value, end, delay: Ramp(value, end, _round(delay * end)),
+        lambda value, end, delay: Ramp(value, end, rounded(delay * end)),
         lambda s: [s.value, s.end, s.begin / s.end],
     ),
     "linear": _Kind({"initial": _EARLY, "final": _STRENGTH}, Linear, lambda s: [s.initial, s.final]),
     "cosine": _Kind({"initial": _EARLY, "final": _STRENGTH}, Cosine, lambda s: [s.initial, s.final]),
     "smooth": _Kind(
         {"value": _STRENGTH, "end": _END, "mid": _Parameter(0.05, 0.95)},
-        lambda value, end, mid: Smooth(value, end, _round(mid)),
+        lambda value, end, mid: Smooth(value, end, rounded(mid)),
         lambda s: [s.value, s.end, s.mid],
     ),
     "step": _Kind(
@@ -118,7 +118,7 @@ _KINDS = {
     ),
     "cyclic": _Kind(
         {"low": _Parameter(0.0, 1.0), "high": _STRENGTH, "cycles": _Parameter(1, 8, whole=True)},
-        lambda low, high, cycles: Cyclic(_round(low * high), high, cycles),
+        lambda low, high, cycles: Cyclic(rounded(low * high), high, cycles),
         lambda s: [s.low / s.high, s.high, s.cycles],
     ),
 }
@@ -168,24 +168,24 @@ def _suggest(trial: BaseTrial, name: str, strength: Range, kinds: Sequence[str],
 
 def _suggest_number(trial: BaseTrial, name: str, parameter: _Parameter, strength: Range, latest: float) -> float:
     if parameter.early and strength[0] == strength[1] > 0:
-        return _round(trial.suggest_float(name, 0.0, strength[1]))
+        return rounded(trial.suggest_float(name, 0.0, strength[1]))
     if parameter.low is None:
         return _suggest_strength(trial, name, strength)
     if parameter.whole:
         return trial.suggest_int(name, int(parameter.low), int(parameter.high or 0))
     if parameter.high is None:
-        return _round(trial.suggest_float(name, parameter.low, latest))
+        return rounded(trial.suggest_float(name, parameter.low, latest))
     # A share of another parameter is rounded after it is taken, so that params -> spec -> params goes round exactly.
     return trial.suggest_float(name, parameter.low, parameter.high)
 
 
 def _suggest_strength(trial: BaseTrial, name: str, limits: Range) -> float:
     low, high = limits
-    return _round(trial.suggest_float(name, low, high, log=True)) if low < high else low
+    return rounded(trial.suggest_float(name, low, high, log=True)) if low < high else low
 
 
-def _round(value: float) -> float:
-    """To four digits: more would mean nothing, and would have to be read in every table and file."""
+def rounded(value: float) -> float:
+    """:return: It to four digits: more would mean nothing, and would have to be read in every table and file."""
     return float(f"{value:.4g}")
 
 

@@ -1,24 +1,29 @@
 """Studies of the adversary's strength: the settings of trials, and the study that stores them."""
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
 import optuna
+from gymnasium import spaces
 from optuna.exceptions import DuplicatedStudyError
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import BaseTrial, FrozenTrial, TrialState
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_barpo.algorithms import OURS, algorithm
+from sb3_barpo.evaluation.adapted import AdaptedAttacks
 from sb3_barpo.evaluation.robustness import learned_names
 from sb3_barpo.experiment import Agent, Evaluation, make_callbacks, make_env, make_model
 from sb3_barpo.schedules import Constant, Ramp
 from sb3_barpo.seeds import CALLBACKS
 from sb3_barpo.tuning.callbacks import RobustTrialCallback
 from sb3_barpo.tuning.criteria import Blend, Criterion, as_criterion
+from sb3_barpo.tuning.ppo import suggest_ppo
 from sb3_barpo.tuning.storage import open_storage
 from sb3_barpo.tuning.strength import StrengthSpace, strength_params, suggest_strength
 
@@ -46,10 +51,19 @@ class Tuning:
 
     :param agent: What is trained, without a strength: trial ``n`` gets one, and ``seed + n``.
     :param space: The strengths that are tried.
-    :param evaluation: How trials are compared: attacks that need no learning, at one ε.
+    :param evaluation: How trials are compared, at one ε: by attacks that need no learning, and with ``adapt_steps`` by
+        learned ones.
     :param criterion: What the study looks for.
     :param n_reports: How often a trial reports to the pruner, evenly between the latest end of a ramp and its own end.
-    :raises ValueError: for an algorithm without ε and κ, an attack that is learned, several ε, or no reports.
+    :param adapt_steps: Environment steps for which learned attackers, which start from those of the trial before, adapt
+        to each trial; see :class:`sb3_barpo.evaluation.adapted.AdaptedAttacks`. Trials are pruned by the other attacks.
+    :param ppo: Whether PPO's own settings are searched for together with the strength (:mod:`sb3_barpo.tuning.ppo`).
+    :param pruner: ``"median"`` stops trials after the ramps that are worse than most; ``"hyperband"`` starts many
+        trials, and promotes the better third of those that have reached a ninth and a third of training.
+    :param attackers: Folder of the attackers, by default a temporary one for each trial, which then all start anew. No
+        setting of the study: each machine has its own.
+    :raises ValueError: for an algorithm without ε and κ, an attack that is learned without ``adapt_steps`` or cannot be
+        adapted, several ε, no reports, or an unknown pruner.
     """
 
     agent: Agent
@@ -57,6 +71,10 @@ class Tuning:
     evaluation: Evaluation
     criterion: Criterion = field(default_factory=Blend)
     n_reports: int = 2
+    adapt_steps: int | None = None
+    ppo: bool = False
+    pruner: str = "median"
+    attackers: str | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         check_algorithm(self.agent.algo)
@@ -66,11 +84,16 @@ class Tuning:
                 f"Trials are compared at one strength of the attacks, but epsilon is {self.evaluation.epsilon}. Name "
                 "the one for which robustness is wanted."
             )
-        if learned := learned_names(self.evaluation.attacks):
+        if (learned := learned_names(self.evaluation.attacks)) and self.adapt_steps is None:
             raise ValueError(
                 f"{', '.join(learned)} would have to be learned for each trial. Name attacks that need no "
-                "learning: random, critic, mad. The winners are confirmed under all six."
+                "learning: random, critic, mad; or let attackers adapt to each trial, with adapt_steps=10_000. The "
+                "winners are confirmed under all six."
             )
+        if self.adapt_steps is not None:
+            AdaptedAttacks(learned, self.adapt_steps)  # raises for what cannot be adapted
+        if self.pruner not in PRUNERS:
+            raise ValueError(f"Unknown pruner {self.pruner!r}. Choose from {', '.join(PRUNERS)}.")
         if self.n_reports < 1:
             raise ValueError(f"n_reports must be at least 1, but it is {self.n_reports}.")
 
@@ -88,6 +111,7 @@ class Tuning:
     def to_spec(self) -> dict[str, Any]:
         """:return: All settings, such as JSON can hold."""
         spec = {**asdict(self), "criterion": self.criterion.to_spec()}
+        del spec["attackers"]
         return dict(json.loads(json.dumps(spec)))
 
     @classmethod
@@ -97,12 +121,30 @@ class Tuning:
         :return: The same settings.
         """
         return cls(
-            Agent(**spec["agent"]),
-            StrengthSpace(**spec["space"]),
-            Evaluation(**spec["evaluation"]),
-            as_criterion(spec["criterion"]),
-            spec["n_reports"],
+            **{
+                **spec,  # the rest is plain
+                "agent": Agent(**spec["agent"]),
+                "space": StrengthSpace(**spec["space"]),
+                "evaluation": Evaluation(**spec["evaluation"]),
+                "criterion": as_criterion(spec["criterion"]),
+            }
         )
+
+    def suggest(self, trial: BaseTrial) -> dict[str, Any]:
+        """
+        :param trial: A trial, running or stored.
+        :return: What it tries: arguments of the algorithm, as data that JSON can hold.
+        """
+        strength = suggest_strength(trial, self.space)
+        if not self.ppo:
+            return strength
+        return strength | suggest_ppo(trial, self.agent.n_envs, self.agent.kwargs, self._gaussian)
+
+    @cached_property
+    def _gaussian(self) -> bool:
+        env = make_env(self.agent, 1)
+        env.close()
+        return isinstance(env.action_space, spaces.Box)
 
     def trained_with(self, strength: dict[str, Any], name: str, seed: int) -> Agent:
         """:return: The agent of this strength, name and seed."""
@@ -116,17 +158,18 @@ class Tuning:
         :return: Its values.
         :raises optuna.TrialPruned: if the pruner stops it.
         """
-        strength = suggest_strength(trial, self.space)
-        agent = self.trained_with(strength, f"trial-{trial.number}", self.agent.seed + trial.number)
+        agent = self.trained_with(self.suggest(trial), f"trial-{trial.number}", self.agent.seed + trial.number)
         model = make_model(agent)
         assert self.evaluation.seed is not None  # for mypy
-        warmup = int(self.space.latest * agent.steps)
+        warmup, n_reports = self._reports
         callback = RobustTrialCallback(
             self._eval_env(),
             trial,
             criterion=self.criterion,
             warmup=warmup,
-            eval_freq=(agent.steps - warmup) // (self.n_reports * agent.n_envs),  # 0, never, if too short for any
+            eval_freq=(agent.steps - warmup) // (n_reports * agent.n_envs),  # 0, never, if too short for any
+            adapt_steps=self.adapt_steps,
+            attackers=self.attackers,
             attacks=self.evaluation.attacks,
             epsilon=self.epsilon,
             n_eval_episodes=self.evaluation.n_eval_episodes,
@@ -140,9 +183,32 @@ class Tuning:
             assert model.env is not None  # for mypy: it was made with environments
             model.env.close()
 
+    @property
+    def _reports(self) -> tuple[int, int]:
+        """Steps before the first report to the pruner, and the number of reports."""
+        if self.pruner == "hyperband":  # it looks at a ninth and at a third of training
+            return 0, 9
+        return int(self.space.latest * self.agent.steps), self.n_reports
+
+    def make_pruner(self) -> optuna.pruners.BasePruner:
+        """:return: The study's pruner."""
+        return PRUNERS[self.pruner](self)
+
     def _eval_env(self) -> VecEnv:
         n_envs = min(self.evaluation.n_envs, self.evaluation.n_eval_episodes)
         return make_env(self.agent, n_envs, training=False)
+
+
+#: The pruners, by name.
+PRUNERS: dict[str, Callable[[Tuning], optuna.pruners.BasePruner]] = {
+    "median": lambda tuning: optuna.pruners.MedianPruner(n_warmup_steps=int(tuning.space.latest * tuning.agent.steps)),
+    "hyperband": lambda tuning: optuna.pruners.HyperbandPruner(
+        # the first report comes after whole steps of all environments
+        min_resource=max(tuning.agent.steps // (9 * tuning.agent.n_envs), 1) * tuning.agent.n_envs,
+        max_resource=tuning.agent.steps,
+        reduction_factor=3,
+    ),
+}
 
 
 def open_study(tuning: Tuning, storage: str | Path, name: str) -> optuna.Study:
@@ -157,7 +223,7 @@ def open_study(tuning: Tuning, storage: str | Path, name: str) -> optuna.Study:
     :raises ValueError: if there is one of this name with other settings.
     """
     backend = open_storage(storage)
-    pruner = optuna.pruners.MedianPruner(n_warmup_steps=int(tuning.space.latest * tuning.agent.steps))
+    pruner = tuning.make_pruner()
     directions = [StudyDirection.MAXIMIZE] * len(tuning.criterion.values)
     try:
         study = optuna.create_study(storage=backend, study_name=name, directions=directions, pruner=pruner)
@@ -170,7 +236,8 @@ def open_study(tuning: Tuning, storage: str | Path, name: str) -> optuna.Study:
     except ValueError:  # a space without it is the user's choice; the winners are compared with it all the same
         pass
     else:
-        study.enqueue_trial(paper, user_attrs={"setting": "paper"})
+        if not tuning.ppo:  # the agent's own settings of PPO need not be in the space
+            study.enqueue_trial(paper, user_attrs={"setting": "paper"})
     study.set_user_attr(_SETTINGS, tuning.to_spec())  # last: who finds them finds the whole study
     return study
 

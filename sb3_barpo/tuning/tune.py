@@ -1,6 +1,6 @@
 """Whole studies: trials, confirmation of the best, results."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ from sb3_barpo.schedules import as_schedule
 from sb3_barpo.sensors import EPSILON_OF_SHEET, as_sensors
 from sb3_barpo.tuning.confirm import PAPER, Confirmation, by_candidate, candidate, confirm, ranked, strengths
 from sb3_barpo.tuning.results import confirmed_markdown, plain, script, write_study, zoo_entry
-from sb3_barpo.tuning.strength import suggest_strength
 from sb3_barpo.tuning.study import Tuning, check_algorithm, load_study, state_name, stored_tuning
 from sb3_barpo.tuning.workers import run_trials
 from sb3_barpo.zoo.settings import check_settings
@@ -86,12 +85,14 @@ def tune_strength(
         study = load_study(storage, study_name)
         tuning = stored_tuning(study)
     else:
+        if tuning.adapt_steps is not None and tuning.attackers is None:
+            tuning = replace(tuning, attackers=str(output.absolute() / "attackers"))
         _check(tuning)
         study = run_trials(tuning, storage, study_name, n_trials, n_jobs, seed, progress_bar)
     first = ranked(study, tuning)[0]
     candidates = strengths(study, tuning, confirmation.top)
     if confirmation.top == 0:
-        candidates[candidate(first)] = suggest_strength(first, tuning.space)
+        candidates[candidate(first)] = tuning.suggest(first)
     confirmed, best = None, candidate(first)
     pictures = write_study(study, tuning, candidates, output)
     if confirmation.top > 0:

@@ -1,0 +1,68 @@
+"""The search space of PPO's own settings, which decide first whether a task is learned."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from optuna.trial import BaseTrial
+
+from sb3_barpo.expressions import read_kwargs, write_kwargs
+from sb3_barpo.tuning.strength import rounded
+
+#: Numbers by name: their range, and whether it is searched on a logarithmic scale.
+_RANGES: dict[str, tuple[float, float, bool]] = {
+    "clip_range": (0.1, 0.4, False),
+    "ent_coef": (1e-6, 0.03, True),
+    "gae_lambda": (0.9, 0.99, False),
+    "max_grad_norm": (0.3, 10.0, True),
+}
+_RATES = 3e-5, 3e-3
+_STEPS = 128, 256, 512, 1024, 2048
+#: Minibatches of an epoch: rollouts are divided without a rest.
+_MINIBATCHES = 4, 8, 16, 32
+_EPOCHS = 3, 20
+#: Of a Gaussian policy's first standard deviation.
+_LOG_STD = -2.0, 0.0
+
+
+def suggest_ppo(trial: BaseTrial, n_envs: int, kwargs: Mapping[str, Any], gaussian: bool) -> dict[str, Any]:
+    """
+    PPO's settings that a trial tries, as data that JSON can hold, in the RL Zoo's notation: the learning rate, constant
+    or ``lin_<initial value>``, steps of a rollout, size of a minibatch, epochs, clip range, entropy coefficient, λ of
+    the advantages, norm of the gradient, and the logarithm of the first standard deviation. A stored trial returns the
+    same ones again.
+
+    :param trial: Optuna's trial, running, stored or ``FixedTrial``.
+    :param n_envs: Environments of a rollout. A rollout has 128 to 2048 steps, of all of them together 1024 at least.
+    :param kwargs: The other arguments of the algorithm; its ``policy_kwargs`` are kept.
+    :param gaussian: Whether actions are continuous.
+    :return: Arguments of the algorithm.
+    """
+    rate = rounded(trial.suggest_float("ppo.learning_rate", *_RATES, log=True))
+    falls = trial.suggest_categorical("ppo.learning_rate_falls", [True, False])
+    n_steps = max(trial.suggest_categorical("ppo.n_steps", _STEPS), -(-1024 // (32 * n_envs)) * 32)
+    minibatches = trial.suggest_categorical("ppo.minibatches", _MINIBATCHES)
+    found: dict[str, Any] = {
+        "learning_rate": f"lin_{rate!r}" if falls else rate,
+        "n_steps": n_steps,
+        "batch_size": n_steps * n_envs // minibatches,
+        "n_epochs": trial.suggest_int("ppo.n_epochs", *_EPOCHS),
+    }
+    for name, (low, high, log) in _RANGES.items():
+        found[name] = rounded(trial.suggest_float(f"ppo.{name}", low, high, log=log))
+    if gaussian:
+        log_std = rounded(trial.suggest_float("ppo.log_std_init", *_LOG_STD))
+        found["policy_kwargs"] = _with(kwargs.get("policy_kwargs"), log_std)
+    return found
+
+
+def _with(policy_kwargs: Any, log_std: float) -> str:
+    """The policy's arguments with a first standard deviation, as an expression."""
+    given = policy_kwargs or {}
+    if isinstance(given, str):
+        inner = given.strip().removeprefix("dict(").removesuffix(")").strip().rstrip(",")
+        if "log_std_init" in read_kwargs(given) or not given.strip().startswith("dict("):
+            raise ValueError(
+                f"policy_kwargs is {given!r}: to search for log_std_init too, write it as dict(name=value) without it."
+            )
+        return f"dict({inner}, log_std_init={log_std!r})" if inner else f"dict(log_std_init={log_std!r})"
+    return write_kwargs({**given, "log_std_init": log_std})

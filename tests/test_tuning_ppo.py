@@ -1,0 +1,115 @@
+"""PPO's settings in the search, and how trials are pruned."""
+
+import json
+from typing import Any
+
+import optuna
+import pytest
+import yaml
+from cheap_tuning import AGENT, cheap
+from optuna.trial import FixedTrial
+
+from sb3_barpo.experiment import make_model
+from sb3_barpo.expressions import read_kwargs
+from sb3_barpo.tuning import Tuning
+from sb3_barpo.tuning.ppo import suggest_ppo
+from sb3_barpo.tuning.results import plain, script, zoo_entry
+
+DRAWN: dict[str, Any] = {
+    "ppo.learning_rate": 0.00123456,
+    "ppo.learning_rate_falls": True,
+    "ppo.n_steps": 256,
+    "ppo.minibatches": 8,
+    "ppo.n_epochs": 7,
+    "ppo.clip_range": 0.25,
+    "ppo.ent_coef": 1e-5,
+    "ppo.gae_lambda": 0.95,
+    "ppo.max_grad_norm": 2.0,
+    "ppo.log_std_init": -1.0,
+}
+
+
+def test_a_suggestion_by_hand() -> None:
+    assert suggest_ppo(FixedTrial(DRAWN), 8, {}, gaussian=True) == {
+        "learning_rate": "lin_0.001235",
+        "n_steps": 256,
+        "batch_size": 256,
+        "n_epochs": 7,
+        "clip_range": 0.25,
+        "ent_coef": 1e-5,
+        "gae_lambda": 0.95,
+        "max_grad_norm": 2.0,
+        "policy_kwargs": "dict(log_std_init=-1.0)",
+    }
+    still = suggest_ppo(FixedTrial(DRAWN | {"ppo.learning_rate_falls": False}), 8, {}, gaussian=False)
+    assert still["learning_rate"] == 0.001235
+    assert "policy_kwargs" not in still
+
+
+@pytest.mark.parametrize("n_envs", [1, 3, 8, 16])
+@pytest.mark.parametrize("n_steps", [128, 2048])
+@pytest.mark.parametrize("minibatches", [4, 32])
+def test_rollouts_are_divided_without_a_rest(n_envs: int, n_steps: int, minibatches: int) -> None:
+    drawn = DRAWN | {"ppo.n_steps": n_steps, "ppo.minibatches": minibatches}
+    found = suggest_ppo(FixedTrial(drawn), n_envs, {}, gaussian=True)
+    assert found["n_steps"] * n_envs >= 1024
+    assert found["batch_size"] * minibatches == found["n_steps"] * n_envs
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["dict(net_arch=[8], activation_fn=nn.ReLU)", {"net_arch": [8], "activation_fn": "nn.ReLU"}, "dict()", None],
+)
+def test_the_policy_s_other_arguments_stay(given: Any) -> None:
+    found = suggest_ppo(FixedTrial(DRAWN), 8, {"policy_kwargs": given}, gaussian=True)["policy_kwargs"]
+    before = read_kwargs(given) if given else {}
+    assert read_kwargs(found) == {**before, "log_std_init": -1.0}
+
+
+def test_policy_kwargs_that_would_be_changed() -> None:
+    with pytest.raises(ValueError, match="to search for log_std_init too, write it as dict"):
+        suggest_ppo(FixedTrial(DRAWN), 8, {"policy_kwargs": "dict(log_std_init=0.0)"}, gaussian=True)
+
+
+def test_a_trial_can_be_trained_stored_and_written() -> None:
+    tuning = cheap(ppo=True)
+    study = optuna.create_study(directions=["maximize"])
+    trial = study.ask()
+    found = tuning.suggest(trial)
+    assert tuning.suggest(study.trials[0]) == found
+    assert json.loads(json.dumps(found)) == found
+    agent = tuning.trained_with(found, "it", 0)
+    model = make_model(agent)
+    assert (model.n_steps, model.n_epochs) == (found["n_steps"], found["n_epochs"])
+    short = plain(found, "barpo")
+    entry = yaml.safe_load(zoo_entry(AGENT, short))
+    (settings,) = entry.values()
+    assert settings["learning_rate"] == found["learning_rate"]
+    assert settings["margin"] == found["margin"]
+    assert f"n_epochs={found['n_epochs']}" in script(AGENT, short)
+
+
+def test_a_pruner_is_a_setting_of_the_study() -> None:
+    hyperband = cheap(pruner="hyperband").make_pruner()
+    assert isinstance(hyperband, optuna.pruners.HyperbandPruner)
+    assert (hyperband._min_resource, hyperband._max_resource) == (64 // 9, 64)
+    assert isinstance(cheap().make_pruner(), optuna.pruners.MedianPruner)
+    with pytest.raises(ValueError, match=r"Unknown pruner 'best'\. Choose from median, hyperband"):
+        cheap(pruner="best")
+
+
+def test_hyperband_hears_of_a_trial_from_a_ninth_of_training_on() -> None:
+    agent = type(AGENT)("barpo", "barpo", AGENT.env, 0, 288, kwargs=AGENT.kwargs)
+    tuning = Tuning(agent, cheap().space, cheap().evaluation, pruner="hyperband")
+    study = optuna.create_study(direction="maximize")
+    tuning.objective(study.ask())
+    assert list(study.trials[0].intermediate_values) == [32 * k for k in range(1, 9)]
+
+
+def test_settings_of_older_studies_are_read() -> None:
+    spec = cheap().to_spec()
+    for name in ("adapt_steps", "ppo", "pruner"):
+        del spec[name]
+    del spec["space"]["margin"]
+    assert not Tuning.from_spec(spec).ppo
+    assert Tuning.from_spec(spec).space.margin == (1.0, 1.0)
