@@ -11,6 +11,7 @@ SMALLER = [
     (r"\bn_envs=\d+", "n_envs=2"),
     (r"\bn_jobs=\d+", "n_jobs=1"),
     (r'budget="standard"', "budget=tiny"),
+    (r'attacks="auto"', 'attacks="auto", budget=small'),
     (r'"postgresql\+psycopg://[^"]*"', '"study.log"'),
 ]
 

@@ -28,8 +28,10 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecNormalize
 from sb3_barpo import BARPO
 from sb3_barpo.evaluation import evaluate_robustness
+from sb3_barpo.evaluation.auto import AutoBudget
 from sb3_barpo.evaluation.budgets import Budget, Member
 
+small = AutoBudget(64, 1, 1)
 env = VecNormalize(make_vec_env("InvertedPendulum-v5", n_envs=2, seed=0))
 eval_env = VecNormalize(make_vec_env("InvertedPendulum-v5", n_envs=2, seed=1), training=False, norm_reward=False)
 env.reset()

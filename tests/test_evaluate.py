@@ -13,9 +13,10 @@ from stable_baselines3.common.vec_env import VecNormalize
 from victims import victim
 
 from sb3_barpo.agents.load import load_agent
-from sb3_barpo.attacks import LearnedAttack
+from sb3_barpo.attacks import AUTO, LearnedAttack
 from sb3_barpo.cli import main
-from sb3_barpo.evaluation import RobustnessReport, budgets
+from sb3_barpo.evaluation import RobustnessReport, budgets, campaign
+from sb3_barpo.evaluation.auto import AutoBudget, find_auto
 from sb3_barpo.evaluation.budgets import Budget, Member
 from sb3_barpo.evaluation.campaign import evaluate
 
@@ -160,3 +161,27 @@ def test_a_broken_attacker_is_named(agents: Path, tmp_path: Path, capsys: pytest
         command(agents, tmp_path, "--attacks", "paad")
     assert f"{str(member)!r} is no stored attack" in capsys.readouterr().err
     shutil.rmtree(tmp_path / "attacks")
+
+
+def test_auto_says_whether_its_search_was_done(agents: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With two agents, all of whose attackers are found again."""
+    tiny = AutoBudget(steps=64, rounds=1, n_episodes=1)
+    monkeypatch.setattr(
+        campaign, "find_auto", lambda victims, epsilon, _, *rest: find_auto(victims, epsilon, tiny, *rest)
+    )
+    command(agents, tmp_path, "--attacks", "auto", names=("one", "two"))
+    report = RobustnessReport.from_json(tmp_path / "report.json")
+    assert report.attacks == AUTO
+    text = (tmp_path / "report.md").read_text()
+    for name in ("one", "two"):
+        told = report.judged["agents"][name]["auto"]
+        assert f"**{name}**: the search is {'' if told['saturated'] else 'NOT '}saturated after" in text
+        assert (tmp_path / "attacks" / name / "sarl.zip").exists()
+    assert "best response" in text
+    assert "](saturation.png)" in text
+    assert (tmp_path / "saturation.png").stat().st_size > 10_000
+    curves = pd.read_csv(tmp_path / "saturation.csv")
+    assert set(curves["agent"]) == {"one", "two"}
+    rows = (tmp_path / "report.csv").read_bytes()
+    command(agents, tmp_path, "--attacks", "auto", names=("one", "two"))
+    assert (tmp_path / "report.csv").read_bytes() == rows

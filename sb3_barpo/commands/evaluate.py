@@ -27,7 +27,11 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     add_agents(sub.add_argument_group("agents"))
     how = sub.add_argument_group("attacks")
     how.add_argument(
-        "--attacks", nargs="+", default=["all"], help=f"all, or some of {', '.join(ATTACKS)} (default: all)"
+        "--attacks",
+        nargs="+",
+        default=["all"],
+        help="auto, which searches until a larger budget no longer pays and says whether it does; standard or all, the "
+        f"six of the field's tables; or some of {', '.join(ATTACKS)} (default: all)",
     )
     how.add_argument(
         "--epsilon",
@@ -53,7 +57,9 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "friction too",
     )
     how.add_argument(
-        "--budget", default="standard", help=f"effort for learned attacks: {', '.join(BUDGETS)} (default: standard)"
+        "--budget",
+        default="standard",
+        help=f"effort for learned attacks, but for auto: {', '.join(BUDGETS)} (default: standard)",
     )
     how.add_argument("--episodes", type=int, default=50, help="episodes for each attack and strength (default: 50)")
     how.add_argument("--seed", type=int, default=REPORT.start, help="seed of the first episode and of the fits")

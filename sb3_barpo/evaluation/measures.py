@@ -130,13 +130,14 @@ def moved(
     with undisturbed(model, venv):
         attack.seed(seed)
         venv.seed(seed)
-        attacked, observations, state = UnderAttack(model, attack, venv), venv.reset(), None
+        attacked, state = UnderAttack(model, attack, venv), None
+        observations: Any = venv.reset()
         starts = np.ones(venv.num_envs, dtype=bool)
         series = []
         for _ in range(n_steps):
             # Asked first at the clean observation, with the memory of what it was shown so far.
-            own = None if state is None else state[: len(state) // 2]
-            clean, _ = model.predict(observations, own, starts, deterministic=True)  # type: ignore[arg-type]
+            own: Any = None if state is None else state[: len(state) // 2]
+            clean, _ = model.predict(observations, own, starts, deterministic=True)
             taken, state = attacked.predict(observations, state, starts, deterministic=True)
             series.append(_distance(model.action_space, taken, clean))
             observations, _, starts, _ = venv.step(taken)

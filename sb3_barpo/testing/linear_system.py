@@ -36,7 +36,8 @@ class LinearSystem(gym.Env[np.ndarray, np.ndarray]):
         return self._look(), float(-COST @ self.state**2), False, False, {}
 
     def _look(self) -> np.ndarray:
-        return self.state.astype(np.float32)
+        seen: np.ndarray = self.state.astype(np.float32)
+        return seen
 
 
 def systems(n_envs: int = 8) -> VecEnv:
@@ -47,7 +48,8 @@ def systems(n_envs: int = 8) -> VecEnv:
 def controller(log_std: float = -1.0) -> PPO:
     """The victim that does ``-gain · s``, exactly; its critic is untrained."""
     model = PPO("MlpPolicy", systems(1), seed=0, device="cpu", policy_kwargs={"net_arch": [], "log_std_init": log_std})
+    policy: Any = model.policy
     with th.no_grad():
-        model.policy.action_net.weight.copy_(-th.diag(th.as_tensor(GAIN)))
-        model.policy.action_net.bias.zero_()
+        policy.action_net.weight.copy_(-th.diag(th.as_tensor(GAIN)))
+        policy.action_net.bias.zero_()
     return model

@@ -117,6 +117,8 @@ class Quantised(Saturated):
 class Smoothed(Saturated):
     """A vote of the signs of noisy copies: it changes smoothly, but no copy has a slope."""
 
+    noise: th.Tensor
+
     def __init__(self, space: spaces.Box) -> None:
         super().__init__(space)
         self.register_buffer("noise", 0.5 * th.randn(64, generator=th.Generator().manual_seed(0)))
@@ -178,28 +180,31 @@ def _on_sides(
     if extractor is not None:
         kwargs["features_extractor_class"] = extractor
     model = PPO("MlpPolicy", venv, n_steps=64, batch_size=64, seed=0, device="cpu", policy_kwargs=kwargs)
-    weights = th.zeros(model.policy.action_net.weight.shape)
+    policy: Any = model.policy
+    weights = th.zeros(policy.action_net.weight.shape)
     weights[-1, 0] = gain
     with th.no_grad():
-        model.policy.action_net.weight.copy_(weights)
-        model.policy.action_net.bias.zero_()
-        model.policy.value_net.weight.zero_()[0, 0] = 1.0
+        policy.action_net.weight.copy_(weights)
+        policy.action_net.bias.zero_()
+        policy.value_net.weight.zero_()[0, 0] = 1.0
     return model, venv
 
 
 def _lying_critic(n_envs: int) -> tuple[PPO, VecEnv]:
     model, venv = _on_sides(n_envs, low=0.1, one_sided=True)
+    policy: Any = model.policy
     with th.no_grad():
-        model.policy.value_net.weight.mul_(-1)
+        policy.value_net.weight.mul_(-1)
     return model, venv
 
 
 def _creeping(n_envs: int) -> tuple[PPO, VecEnv]:
     venv = make_vec_env(lambda: TimeLimit(Creep(), 200), n_envs, seed=0)
     model = PPO("MlpPolicy", venv, n_steps=64, batch_size=64, seed=0, device="cpu", policy_kwargs={"net_arch": []})
+    policy: Any = model.policy
     with th.no_grad():
-        model.policy.action_net.weight.copy_(th.tensor([[-1.0, 0.0]]))
-        model.policy.action_net.bias.zero_()
+        policy.action_net.weight.copy_(th.tensor([[-1.0, 0.0]]))
+        policy.action_net.bias.zero_()
     return model, venv
 
 
@@ -210,14 +215,15 @@ def _remembering(n_envs: int) -> tuple[OnPolicyAlgorithm, VecEnv]:
     venv = make_vec_env(Evidence, n_envs, seed=0)
     kwargs = {"lstm_hidden_size": 1, "net_arch": [], "log_std_init": -1.0}
     model = RecurrentPPO("MlpLstmPolicy", venv, n_steps=16, batch_size=16, seed=0, device="cpu", policy_kwargs=kwargs)
-    lstm = model.policy.lstm_actor
+    policy: Any = model.policy
+    lstm = policy.lstm_actor
     with th.no_grad():
         for weights in lstm.parameters():
             weights.zero_()
         lstm.bias_ih_l0.copy_(th.tensor([10.0, 10.0, 0.0, 10.0]))  # input, forget, cell, output gates: all but open
         lstm.weight_ih_l0[2, 0] = 1.0
-        model.policy.action_net.weight.fill_(2.0)
-        model.policy.action_net.bias.zero_()
+        policy.action_net.weight.fill_(2.0)
+        policy.action_net.bias.zero_()
     return model, venv
 
 
