@@ -157,6 +157,17 @@ def network(policy: object, part: Literal["actor", "critic"]) -> Network | None:
     return None if found is None else Network.of(found)
 
 
+def prepared(policy: Any) -> Any:
+    """
+    :param policy: A policy, whose weights stay as they are while the result is in use.
+    :return: The same with its networks read, if it is recognised; otherwise the policy itself.
+    """
+    actor, critic = network(policy, "actor"), network(policy, "critic")
+    if actor is None or critic is None or isinstance(policy, Prepared):
+        return policy
+    return Prepared(policy, actor, critic, gaussian_of(policy))
+
+
 def gaussian_of(policy: Any) -> Gaussian | None:
     """
     :param policy: A policy that :func:`modules` recognises.
