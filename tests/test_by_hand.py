@@ -30,9 +30,10 @@ from sb3_barpo.adversary import (
 from sb3_barpo.adversary.objectives import clipped_surrogate
 from sb3_barpo.attacks.quick_ppo import QuickPPO
 from sb3_barpo.losses import Defence, OuterLoss, Rows, Terms
-from sb3_barpo.policies import by_hand
+from sb3_barpo.policies import by_hand, flat
 from sb3_barpo.policies.flat import FlatPolicy
 from sb3_barpo.policies.heads import head_of
+from sb3_barpo.training import inner
 
 STEPS = 80
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -101,6 +102,14 @@ def test_an_update_ends_where_the_general_one_ends(
     if setting == "scaled" and env_id == "CartPole-v1":
         pytest.skip("the scale has three features")
     assert_same_update(algorithm, env_id, monkeypatch, epsilon=0.05, **SETTINGS[setting])
+
+
+@pytest.mark.parametrize("setting", ["default", "clip_range_vf", "pgd", "l2", "value"])
+@pytest.mark.parametrize("algorithm", [ARPO, BARPO])
+def test_large_minibatches_go_by_blocks(algorithm: type[PPO], setting: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (flat, by_hand, inner):
+        monkeypatch.setattr(module, "BLOCK", 7)
+    assert_same_update(algorithm, "Pendulum-v1", monkeypatch, epsilon=0.05, **SETTINGS[setting])
 
 
 @dataclass(frozen=True)
@@ -196,19 +205,21 @@ def test_gradients_against_finite_differences(
             slope.view(-1)[i] = (ends[0] - ends[1]) / 2e-6
         numeric.append(slope)
 
-    flat = FlatPolicy(policy, rows=6)
-    head = head_of(flat)
-    inputs = th.zeros(12, flat.actor.width, dtype=th.float64)
+    whole = FlatPolicy(policy, rows=6)
+    head = head_of(whole)
+    inputs = th.zeros(12, whole.actor.width, dtype=th.float64)
     inputs[:6, :n_features], inputs[6:, :n_features] = observations, moved
     with th.no_grad():
-        head.rows(flat.actor.forward(inputs), actions)
+        head.rows(whole.actor.forward(inputs), actions)
         head.kl()
-        flat.actor.to_parameters(inputs, head.to_output(pull[0], pull[1], ent_coef=0.1))
-        flat.critic.forward(inputs[:6])
-        flat.critic.to_parameters(inputs[:6], pull[2][:, None])
-        flat.put_back()
+        whole.actor.to_parameters(inputs, head.to_output(pull[0], pull[1], ent_coef=0.1))
+        whole.critic.forward(inputs[:6])
+        whole.critic.to_parameters(inputs[:6], pull[2][:, None])
+        whole.actor.finish()
+        whole.critic.finish()
+        whole.put_back()
     for parameter, expected in zip(parameters, numeric, strict=True):
-        found = flat.gradients[parameter] * flat.factors[parameter]
+        found = whole.gradients[parameter] * whole.factors[parameter]
         th.testing.assert_close(found, expected, rtol=1e-6, atol=1e-7)
 
 
@@ -254,6 +265,15 @@ def by_amsgrad(model: PPO) -> None:
     model.policy.optimizer = th.optim.Adam(model.policy.parameters(), lr=1e-3, amsgrad=True)
 
 
+def by_decoupled_decay(model: PPO) -> None:
+    model.policy.optimizer.param_groups[0]["decoupled_weight_decay"] = True
+
+
+def by_tensor_rate(model: PPO) -> None:
+    model.policy.optimizer = th.optim.Adam(model.policy.parameters(), lr=th.tensor(1e-3))
+    model._update_learning_rate = lambda optimizer: None
+
+
 def by_groups(model: PPO) -> None:
     first, *rest = model.policy.parameters()
     model.policy.optimizer = th.optim.Adam([{"params": [first], "lr": 0.1}, {"params": rest}], lr=1e-3)
@@ -263,7 +283,19 @@ def of_ones_own(model: PPO) -> None:
     model.policy.mlp_extractor.policy_net[0] = nn.Sequential(model.policy.mlp_extractor.policy_net[0])
 
 
-CHANGES = [by_instance, without_bias, with_a_hook, on_a_parameter, frozen, by_sgd, by_amsgrad, by_groups, of_ones_own]
+CHANGES = [
+    by_instance,
+    without_bias,
+    with_a_hook,
+    on_a_parameter,
+    frozen,
+    by_sgd,
+    by_amsgrad,
+    by_decoupled_decay,
+    by_tensor_rate,
+    by_groups,
+    of_ones_own,
+]
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)

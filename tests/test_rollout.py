@@ -15,7 +15,10 @@ from test_minibatches import make_policy
 from torch import nn
 
 from sb3_barpo import BARPO
-from sb3_barpo.policies.rollout import BareForward, bare_forward
+from sb3_barpo.attacks import MAD, Critic
+from sb3_barpo.evaluation.episodes import run_episodes
+from sb3_barpo.policies import mlp
+from sb3_barpo.policies.rollout import BareForward, BarePredictor, bare_forward, bare_predictor
 
 SPACES = pytest.mark.parametrize(
     "action_space", [spaces.Box(-1, 1, (3,)), spaces.Box(-1, 1, (2, 2)), spaces.Discrete(4)], ids=str
@@ -104,3 +107,65 @@ def test_the_first_rollout_is_ppos_at_any_strength(env_id: str, n_envs: int) -> 
         assert "forward" not in vars(model.policy)
         callback.kept(th.zeros(1, *model.observation_space.shape))
     assert all(np.array_equal(ours, theirs) for ours, theirs in zip(*rollouts, strict=True))
+
+
+@pytest.mark.parametrize("env_id", ["Pendulum-v1", "CartPole-v1"])
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_a_bare_predictor_acts_as_the_model_does(env_id: str, deterministic: bool) -> None:
+    model = BARPO("MlpPolicy", make_envs(env_id), **TINY)
+    with th.no_grad():
+        model.policy.action_net.weight.mul_(300)  # so that actions of a Box are clipped
+    bare = bare_predictor(model)
+    assert isinstance(bare, BarePredictor)
+    batch = np.random.default_rng(0).normal(size=(9, *model.observation_space.shape)).astype(np.float32)
+    for observations in (batch, batch[:1], batch[0]):
+        answers = []
+        for one in (model, bare):
+            th.manual_seed(2)
+            answers.append(one.predict(observations, deterministic=deterministic)[0])
+        assert np.array_equal(*answers)
+        assert answers[0].dtype == answers[1].dtype
+
+
+class SaysNothing(ActorCriticPolicy):
+    def _predict(self, observation: th.Tensor, deterministic: bool = False) -> th.Tensor:
+        return 0 * super()._predict(observation, deterministic)
+
+
+def test_a_prediction_of_ones_own_is_heard() -> None:
+    model = BARPO(SaysNothing, make_envs(), **TINY)
+    assert bare_predictor(model) is model
+    other = BARPO("MlpPolicy", make_envs(), **TINY)
+    other.predict = other.predict
+    assert bare_predictor(other) is other
+
+
+@pytest.mark.parametrize("kind", [MAD, Critic])
+def test_episodes_under_attack_of_a_frozen_victim_are_those_of_any(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = BARPO("MlpPolicy", make_envs("CartPole-v1", 2), **TINY)
+    attack = kind(model, 0.2)
+    rewards = []
+    for _ in range(2):
+        rewards.append([one.reward for one in run_episodes(model, attack, model.get_env(), 4, 0, deterministic=True)])
+        assert attack.victim() is model.policy
+        monkeypatch.setattr(mlp, "prepared", lambda policy: policy)
+    assert rewards[0] == rewards[1]
+
+
+def test_weights_that_change_between_trials_are_read_anew() -> None:
+    model = BARPO("MlpPolicy", make_envs(), **TINY)
+    attack = Critic(model, 0.2)
+    observations = np.ones((4, 3), dtype=np.float32)
+
+    def answer() -> np.ndarray:
+        attack.seed(0)
+        return attack.perturb(observations)
+
+    with attack.frozen():
+        before = answer()
+    with th.no_grad():
+        model.policy.value_net.weight.mul_(-1)
+    with attack.frozen():
+        after = answer()
+    assert np.array_equal(after, answer())
+    assert not np.array_equal(after, before)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import torch as th
 
-from sb3_barpo.policies.mlp import Network
+from sb3_barpo.policies.networks import Network
 
 #: Maps perturbed observations ``(B, *obs)`` to one value per sample ``(B,)``; row i depends on observation i alone,
 #: or for a recurrent policy on the observations before it in its sequence too.
@@ -22,6 +22,7 @@ class Samples(NamedTuple):
     :param clip_range: PPO's clip range.
     :param mask: Which rows count, bool ``(B,)``; the others fill sequences of a recurrent policy up to one length.
         ``None`` for all.
+    :param limit: Where the clipped surrogate of each row ends, ``(B,)``, if it is known already; see :meth:`ends`.
     """
 
     actions: th.Tensor
@@ -29,6 +30,24 @@ class Samples(NamedTuple):
     advantages: th.Tensor
     clip_range: float
     mask: th.Tensor | None = None
+    limit: th.Tensor | None = None
+
+    def ends(self) -> th.Tensor:
+        """:return: ``A + c |A|``, shape ``(B,)``: a ratio times its advantage above this is clipped, without slope."""
+        if self.limit is not None:
+            return self.limit
+        return self.advantages.add(self.advantages.abs(), alpha=self.clip_range)
+
+    def rows(self, rows: slice) -> "Samples":
+        """:return: Some of the rows."""
+        return Samples(
+            self.actions[rows],
+            self.old_log_prob[rows],
+            self.advantages[rows],
+            self.clip_range,
+            None if self.mask is None else self.mask[rows],
+            None if self.limit is None else self.limit[rows],
+        )
 
     def mean(self, values: th.Tensor) -> th.Tensor:
         """
@@ -60,11 +79,11 @@ class ClosedForm:
         :param perturbed: Perturbed observations, shape ``(B, *obs)``.
         :return: Gradient of the goal's sum, of the same shape and type.
         """
-        outputs = self.network.forward(perturbed.detach())
+        outputs = self.network.forward(perturbed.detach() if perturbed.requires_grad else perturbed)
         gradient = self.network.to_input(outputs, self.slope(outputs[-1]))
-        if gradient.shape != perturbed.shape:
+        if perturbed.dim() > 2:
             gradient = gradient.reshape(perturbed.shape)
-        return gradient.to(perturbed.dtype)
+        return gradient if gradient.dtype is perturbed.dtype else gradient.to(perturbed.dtype)
 
 
 class WeightedSum(ClosedForm):
@@ -76,3 +95,19 @@ class WeightedSum(ClosedForm):
 
     def gradient(self, perturbed: th.Tensor) -> th.Tensor:
         return th.stack([weight * part.gradient(perturbed) for weight, part in self.parts]).sum(0)
+
+
+class Blocks:
+    """
+    A goal of many rows in blocks. A search that climbs them one after the other finds all it needs in the cache.
+
+    :param parts: The same goal, prepared on each block of rows.
+    :param size: Number of rows of all blocks but perhaps the last.
+    """
+
+    def __init__(self, parts: list[Goal], size: int) -> None:
+        self.parts = parts
+        self.size = size
+
+    def __call__(self, perturbed: th.Tensor) -> th.Tensor:
+        return th.cat([part(rows) for part, rows in zip(self.parts, th.split(perturbed, self.size), strict=True)])

@@ -75,7 +75,7 @@ def _raised(policy: Policy, wanted: th.Tensor, sign: float = 1.0) -> Goal:
     if actor is None:
         return goal
     hot = sign * th.nn.functional.one_hot(wanted, actor.layers[-1].weight.shape[1]).float()
-    if mlp.gaussian_std(policy) is not None:
+    if mlp.gaussian_of(policy) is not None:
         return ClosedForm(goal, actor, lambda _: hot)
     return ClosedForm(goal, actor, lambda logits: hot - sign * logits.softmax(1))
 

@@ -6,8 +6,6 @@ function that a solver climbs. It asks the policy only for its action distributi
 policy can answer can be attacked.
 """
 
-import functools
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -18,6 +16,7 @@ from sb3_barpo.adversary.goals import ClosedForm, Goal, Samples, WeightedSum
 from sb3_barpo.adversary.q_network import QNetwork
 from sb3_barpo.policies import mlp
 from sb3_barpo.policies.evaluate import Policy, action_distributions, kl_divergence, policy_output, small_kl_divergence
+from sb3_barpo.policies.networks import Network
 
 
 def clipped_surrogate(log_prob: th.Tensor, samples: Samples) -> th.Tensor:
@@ -83,23 +82,23 @@ class KL(Objective):
         return kl
 
     def prepare(self, policy: Policy, observations: th.Tensor, samples: Samples | None = None) -> Goal:
-        @functools.cache  # a search by closed form never asks for it
-        def clean() -> list[th.distributions.Distribution]:
-            with th.no_grad():
-                return action_distributions(policy, observations)
+        clean: list[th.distributions.Distribution] = []  # a search by closed form never asks for it
 
         def goal(perturbed: th.Tensor) -> th.Tensor:
-            if not perturbed.requires_grad:  # nobody climbs: values are compared, however small
-                return small_kl_divergence(clean(), action_distributions(policy, perturbed))
-            return kl_divergence(clean(), action_distributions(policy, perturbed))
+            if not clean:
+                with th.no_grad():
+                    clean.extend(action_distributions(policy, observations))
+            # Where nobody climbs, values are compared, however small.
+            divergence = kl_divergence if perturbed.requires_grad else small_kl_divergence
+            return divergence(clean, action_distributions(policy, perturbed))
 
         actor = mlp.network(policy, "actor")
         if actor is None:
             return goal
         clean_output = mlp.actor_output(policy, actor, observations)
-        if (std := mlp.gaussian_std(policy)) is not None:
+        if (gaussian := mlp.gaussian_of(policy)) is not None:
             # Half the squared length of (μ(s') - μ(s)) / σ: the shift itself, pulled by 1 / σ².
-            return ClosedForm(goal, actor.pulled(std.square().reciprocal_()).plus(-clean_output), lambda shift: shift)
+            return ClosedForm(goal, actor.minus(clean_output, gaussian.precision), lambda shift: shift)
         probabilities = clean_output.softmax(1)
         return ClosedForm(goal, actor, lambda logits: logits.softmax(1) - probabilities)
 
@@ -133,22 +132,21 @@ def _surrogate_in_closed_form(goal: Goal, policy: Policy, samples: Samples) -> G
     actor = mlp.network(policy, "actor")
     if actor is None:
         return goal
-    actions, old_log_prob, advantages, clip_range, _ = samples
-    # Where the ratio times the advantage exceeds this, the surrogate is clipped and has no gradient.
-    limit = advantages * (1 + clip_range * advantages.sign())
+    actions, old_log_prob, advantages, limit = samples.actions, samples.old_log_prob, samples.advantages, samples.ends()
 
     def by_log_prob(log_ratio: th.Tensor) -> th.Tensor:
-        unclipped = advantages * log_ratio.exp_()
-        return (unclipped * (unclipped <= limit))[:, None]
+        unclipped = log_ratio.exp_().mul_(advantages)
+        return unclipped.masked_fill_(unclipped > limit, 0).unsqueeze(1)
 
-    if (std := mlp.gaussian_std(policy)) is not None:
-        # log π(a|s') is minus half the squared length of (a - μ(s')) / σ, and a constant.
-        constant = -old_log_prob - std.log().add(math.log(2 * math.pi) / 2).sum()
+    if (gaussian := mlp.gaussian_of(policy)) is not None:
+        # log π(a|s') is minus half the squared length of (μ(s') - a) / σ, and a constant.
+        constant = (old_log_prob + gaussian.normaliser).neg_()
+        pull = gaussian.precision * -0.5
 
-        def gaussian(distance: th.Tensor) -> th.Tensor:
-            return by_log_prob(th.sub(constant, distance.square().sum(1), alpha=0.5)) * distance
+        def of_mean(distance: th.Tensor) -> th.Tensor:
+            return by_log_prob(th.addmv(constant.to(pull.dtype), distance.square(), pull)) * distance
 
-        return ClosedForm(goal, actor.scaled(-1 / std).plus(actions / std), gaussian)
+        return ClosedForm(goal, actor.minus(actions, gaussian.precision), of_mean)
 
     def categorical(logits: th.Tensor) -> th.Tensor:
         log_probs = logits.log_softmax(1)
@@ -195,9 +193,9 @@ class ActionValue(Objective):
             return -self.q.forward(observations, policy_output(policy, perturbed))
 
         actor = mlp.network(policy, "actor")
-        if actor is None or not isinstance(self.q, QNetwork) or mlp.gaussian_std(policy) is None:
+        if actor is None or not isinstance(self.q, QNetwork) or mlp.gaussian_of(policy) is None:
             return goal
-        judge = mlp.Network.of([*self.q.net])
+        judge = Network.of([*self.q.net])
         seen = observations.flatten(1).float()
 
         def slope(mean: th.Tensor) -> th.Tensor:
@@ -241,7 +239,7 @@ def _towards_in_closed_form(goal: Goal, policy: Policy, direction: th.Tensor) ->
     if actor is None:
         return goal
     direction = direction.float()  # as the network is, whatever the type of the observations
-    if mlp.gaussian_std(policy) is not None:
+    if mlp.gaussian_of(policy) is not None:
         return ClosedForm(goal, actor, lambda _: direction)
 
     def slope(logits: th.Tensor) -> th.Tensor:

@@ -8,13 +8,14 @@ no gradient. It draws from the generator that it is given, never from the global
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch as th
 
 from sb3_barpo.adversary.balls import Ball
-from sb3_barpo.adversary.goals import ClosedForm, Goal
+from sb3_barpo.adversary.goals import Blocks, ClosedForm, Goal
 from sb3_barpo.checks import require, require_count
 
 
@@ -35,15 +36,30 @@ def _climb(
         it grows with the square root of the scale. Its length is the number of steps.
     :return: The last perturbation, shape ``(B, *obs)``.
     """
-    drawn = th.empty_like(delta)
     scale = None if ball.is_plain else ball.like(delta).sqrt()
-    for std in noise:
-        gradient = _gradient(goal, observations + delta)
-        if std > 0:
-            drawn.normal_(std=std, generator=generator)
-            gradient = (drawn if scale is None else drawn.mul_(scale)).add_(gradient)
-        delta = ball.step(delta, gradient, step, epsilon)
-    return delta
+
+    def drawn(std: float) -> th.Tensor | None:
+        if std == 0:
+            return None
+        noise = th.empty_like(delta).normal_(std=std, generator=generator)
+        return noise if scale is None else noise.mul_(scale)
+
+    def ascend(goal: Goal, observations: th.Tensor, delta: th.Tensor, noise: Iterable[th.Tensor | None]) -> th.Tensor:
+        for added in noise:
+            gradient = _gradient(goal, observations + delta)
+            delta = ball.step(delta, gradient if added is None else added.add_(gradient), step, epsilon)
+        return delta
+
+    if not isinstance(goal, Blocks):
+        return ascend(goal, observations, delta, map(drawn, noise))
+    # The same noise, drawn for all rows first.
+    whole = [drawn(std) for std in noise]
+    found = []
+    for i, part in enumerate(goal.parts):
+        rows = slice(i * goal.size, (i + 1) * goal.size)
+        added = (one if one is None else one[rows] for one in whole)
+        found.append(ascend(part, observations[rows], delta[rows], added))
+    return th.cat(found)
 
 
 def _gradient(goal: Goal, perturbed: th.Tensor) -> th.Tensor:

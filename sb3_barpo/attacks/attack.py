@@ -3,7 +3,8 @@
 import copy
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -17,6 +18,7 @@ from sb3_barpo.adversary import Adversary, Ball, Bounds, DictBounds, LinfBall
 from sb3_barpo.attacks.memory import Memory
 from sb3_barpo.attacks.pace import Pace
 from sb3_barpo.checks import require_model
+from sb3_barpo.policies import mlp
 from sb3_barpo.policies.spaces import by_parts, check_observation_space, in_type_of, is_finite
 from sb3_barpo.policies.views import is_recurrent, uncompiled
 
@@ -52,6 +54,8 @@ class Attack(ABC):
     name: ClassVar[str]
     #: Where the perturbations lie.
     ball: Ball = LinfBall()
+    #: The victim's policy with its networks read, while it is frozen.
+    _frozen: Any = None
     #: What it remembers of the episodes under attack, for a ball with a timing.
     _pace: Pace | None = None
     #: Further arguments with which a search built it, such as JSON can hold.
@@ -93,7 +97,7 @@ class Attack(ABC):
         :raises ValueError: if a recurrent victim's memory is missing.
         """
         if not is_recurrent(self.model.policy):
-            return self.model.policy
+            return self.model.policy if self._frozen is None else self._frozen
         if memory is None:
             raise ValueError(
                 f"The victim, {type(self.model).__name__}, has a memory, so what it does depends on what it was shown "
@@ -101,6 +105,15 @@ class Attack(ABC):
                 "memory, or pass a Memory to perturb()."
             )
         return memory.policy
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Within, the victim's weights stay as they are: its networks are read once, not at each call."""
+        before, self._frozen = self._frozen, mlp.prepared(self.model.policy)
+        try:
+            yield
+        finally:
+            self._frozen = before
 
     def perturb(
         self, observations: Any, bounds: Bounds | DictBounds | None = None, memory: Memory | None = None

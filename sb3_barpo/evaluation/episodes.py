@@ -1,6 +1,8 @@
 """Episodes under attack, whose seeds are known."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
 
 import torch as th
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
@@ -8,6 +10,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_barpo.attacks import Attack, UnderAttack
 from sb3_barpo.episodes import Episode, is_monitored, run_wave
+from sb3_barpo.policies.rollout import bare_predictor
 
 __all__ = ["Episode", "is_monitored", "run_episodes", "run_wave"]
 
@@ -34,13 +37,15 @@ def run_episodes(
     :param tell: Takes the number of episodes in a batch that is finished.
     :return: The episodes, in the order of their seeds.
     """
-    predictor = model if attack is None else UnderAttack(model, attack, venv)
+    actor: Any = bare_predictor(model)
+    predictor = actor if attack is None else UnderAttack(actor, attack, venv)
     episodes: list[Episode] = []
-    for first in range(0, n_episodes, venv.num_envs):
-        th.manual_seed(seed + first)
-        if attack is not None:
-            attack.seed(seed + first)
-        n_wave = min(venv.num_envs, n_episodes - first)
-        episodes += run_wave(predictor, venv, n_wave, seed + first, deterministic)
-        tell(n_wave)
+    with nullcontext() if attack is None else attack.frozen():
+        for first in range(0, n_episodes, venv.num_envs):
+            th.manual_seed(seed + first)
+            if attack is not None:
+                attack.seed(seed + first)
+            n_wave = min(venv.num_envs, n_episodes - first)
+            episodes += run_wave(predictor, venv, n_wave, seed + first, deterministic)
+            tell(n_wave)
     return episodes

@@ -149,7 +149,9 @@ class OuterLoss(ABC):
 
         :param rows: The minibatch, without gradient.
         :param samples: The rest of it.
-        :return: The loss and its gradient.
+        :return: The loss and its gradient. One that leaves the loss out (``None``) is called for all minibatches of an
+            epoch at once, to be logged: then rows have the shape ``(2, minibatches, B)`` and no divergence, advantages
+            and old log-probabilities ``(minibatches, B)``, and what it returns ``(minibatches,)``.
         """
         with th.inference_mode(False), th.enable_grad():
             log_prob = rows.log_prob.clone().requires_grad_()

@@ -11,8 +11,12 @@ def surrogate_and_slope(log_prob: th.Tensor, samples: Samples) -> tuple[th.Tenso
     :param samples: The rest of the minibatch.
     :return: :func:`sb3_barpo.adversary.clipped_surrogate` and its derivative, both of shape ``(..., B)``.
     """
-    unclipped = th.exp(log_prob - samples.old_log_prob).mul_(samples.advantages)
-    # The surrogate ends here, where the ratio is clipped; beyond it has no slope.
-    limit = samples.advantages.add(samples.advantages.abs(), alpha=samples.clip_range)
-    surrogate = th.minimum(unclipped, limit)
-    return surrogate, unclipped.masked_fill_(unclipped > limit, 0)
+    unclipped = (log_prob - samples.old_log_prob).exp_().mul_(samples.advantages)
+    limit = samples.ends()
+    return th.minimum(unclipped, limit), unclipped.masked_fill_(unclipped > limit, 0)
+
+
+def surrogate_slope(log_prob: th.Tensor, samples: Samples) -> th.Tensor:
+    """:return: The second alone; takes the same arguments."""
+    unclipped = (log_prob - samples.old_log_prob).exp_().mul_(samples.advantages)
+    return unclipped.masked_fill_(unclipped > samples.ends(), 0)

@@ -2,10 +2,9 @@
 
 from dataclasses import dataclass
 
-import torch as th
-
 from sb3_barpo.adversary import Samples, clipped_surrogate
-from sb3_barpo.losses.base import OuterLoss, Rows, Terms, named
+from sb3_barpo.losses.base import OuterLoss, Rows, Terms
+from sb3_barpo.losses.surrogate import surrogate_slope
 from sb3_barpo.policies.by_hand import Slopes
 from sb3_barpo.schedules import ScheduleLike
 
@@ -30,15 +29,7 @@ class WorstCase(OuterLoss):
 
     def slopes(self, rows: Rows, samples: Samples) -> Slopes:
         kappa: float = self.kappa  # type: ignore[assignment]  # a number, after `at`
-        unclipped = th.exp(rows.log_prob - samples.old_log_prob).mul_(samples.advantages)
-        # The surrogate ends here, where the ratio is clipped; beyond it has no slope.
-        limit = samples.advantages.add(samples.advantages.abs(), alpha=samples.clip_range)
-        clean, robust = th.minimum(unclipped, limit).mean(1).unbind()
-        loss = (robust + kappa * clean) / -(1 + kappa)
-        slope = unclipped.masked_fill_(unclipped > limit, 0)
-        share = -1 / ((1 + kappa) * unclipped.shape[1])
-        slope.mul_(share)
+        slope = surrogate_slope(rows.log_prob, samples).mul_(-1 / ((1 + kappa) * len(samples.advantages)))
         if kappa != 1:
             slope[0].mul_(kappa)
-        logs = named({"clean_surrogate": clean, "robust_surrogate": robust})
-        return Slopes(loss, logs, slope, clean=kappa > 0)
+        return Slopes(None, {}, slope, clean=kappa > 0)

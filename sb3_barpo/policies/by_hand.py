@@ -16,13 +16,14 @@ from stable_baselines3.common.buffers import RolloutBuffer
 
 from sb3_barpo.policies.flat import FlatPolicy
 from sb3_barpo.policies.heads import head_of
+from sb3_barpo.policies.networks import BLOCK
 
 
 class Slopes(NamedTuple):
     """
     A policy loss on a minibatch, with its gradient on rows.
 
-    :param loss: The loss, shape ``()``.
+    :param loss: The loss, shape ``()``; ``None`` if it is computed for all minibatches of an epoch at once.
     :param logs: What to log, scalars by their whole names.
     :param log_prob: Gradient with respect to the log-probabilities, shape ``(1, B)``, or ``(2, B)`` with perturbed rows
         behind the clean ones.
@@ -30,7 +31,7 @@ class Slopes(NamedTuple):
     :param clean: Whether the clean rows matter; if not, their way back is spared.
     """
 
-    loss: th.Tensor
+    loss: th.Tensor | None
     logs: Mapping[str, th.Tensor]
     log_prob: th.Tensor
     kl: th.Tensor | None = None
@@ -61,25 +62,24 @@ class Settings(NamedTuple):
 
 class Rollout(NamedTuple):
     """
-    The rollout, one row a sample: observations ``(N, features)``, the same with zeros behind as the networks are quick
-    with, ``(N, width)``, and so on.
+    The rollout, one row a sample: observations with zeros behind as the networks are quick with, ``(N, width)``, and so
+    on. ``limits`` is where the clipped surrogate ends: beyond it has no slope.
     """
 
-    observations: th.Tensor
     inputs: th.Tensor
     actions: th.Tensor
     old_log_prob: th.Tensor
-    advantages: th.Tensor
     returns: th.Tensor
     old_values: th.Tensor
+    advantages: th.Tensor
+    limits: th.Tensor
 
 
 class _Done(NamedTuple):
-    """What is known of a minibatch before the step: rows, the value's error and slope, and the policy loss."""
+    """What is known of a minibatch before the step: rows, the value's error, and the policy loss."""
 
     log_prob: th.Tensor
     error: th.Tensor
-    to_value: th.Tensor
     entropy: th.Tensor
     slopes: Slopes
 
@@ -135,91 +135,117 @@ class UpdateByHand:
             buffer.generator_ready = True
         n, actor = len(buffer.observations), self.flat.actor
         inputs = th.zeros(n, actor.width, device=device)
-        observations = th.as_tensor(buffer.observations, device=device).flatten(1).float()
-        inputs[:, : actor.features] = observations
+        inputs[:, : actor.features] = th.as_tensor(buffer.observations, device=device).flatten(1).float()
         actions = th.as_tensor(buffer.actions, device=device)
         discrete = isinstance(self.policy.action_space, spaces.Discrete)
-        rest = (
+        old_log_prob, returns, old_values, advantages = (
             th.as_tensor(getattr(buffer, name), device=device).flatten().float()
-            for name in ("log_probs", "advantages", "returns", "values")
+            for name in ("log_probs", "returns", "values", "advantages")
         )
         # Actions of a Box space in the shape that the actor's outputs have.
-        return Rollout(
-            observations, inputs, actions.long().view(n, 1) if discrete else actions.float().view(n, -1), *rest
-        )
+        actions = actions.long().view(n, 1) if discrete else actions.float().view(n, -1)
+        return Rollout(inputs, actions, old_log_prob, returns, old_values, advantages, advantages)
 
     def _epochs(self, rollout: Rollout) -> th.Tensor:
-        settings, n = self.settings, len(rollout.inputs)
-        for epoch in range(settings.n_epochs):
+        for epoch in range(self.settings.n_epochs):
             self.logs["train/approx_kl"].clear()  # PPO logs the last epoch's
-            order = th.as_tensor(np.random.permutation(n), device=rollout.inputs.device)
-            shuffled = Rollout(*(part.index_select(0, order) for part in rollout))
-            shuffled = shuffled._replace(advantages=self._normalized(shuffled.advantages))
-            parts = zip(*(th.split(part, settings.batch_size) for part in shuffled), strict=True)
-            self._begin_epoch(epoch, order)
-            done: list[_Done] = []
-            stop = False
-            for index, part in enumerate(parts):
-                batch = Rollout(*part)
-                done.append(self._minibatch(batch, index))
-                if stop := self._too_far(epoch, done[-1], batch):
-                    break
-                self._step(batch, done[-1])
+            order = np.random.permutation(len(rollout.inputs))
+            shuffled = self._shuffled(rollout, th.as_tensor(order, device=rollout.inputs.device))
+            self._begin_epoch(shuffled, order)
+            done, stop = self._minibatches(shuffled, epoch)
             self._record(shuffled, done)
             self.n_epochs_done += 1  # one that was begun counts too, as in PPO
             if stop:
                 break
-            self._end_epoch(order)
         last = done[-1]
-        return last.slopes.loss - settings.ent_coef * last.entropy + settings.vf_coef * last.error.square().mean()
+        loss = self.logs["train/policy_gradient_loss"][-1] - self.settings.ent_coef * last.entropy
+        return loss + self.settings.vf_coef * last.error.square().mean()
 
-    def _begin_epoch(self, epoch: int, order: th.Tensor) -> None:
+    def _minibatches(self, shuffled: Rollout, epoch: int) -> tuple[list[_Done], bool]:
+        """One epoch. :return: What was done, and whether ``target_kl`` ends the update."""
+        done: list[_Done] = []
+        parts = (th.split(part, self.settings.batch_size) for part in shuffled)
+        for index, part in enumerate(zip(*parts, strict=True)):
+            batch = Rollout(*part)
+            log_prob = self.head.rows(self._actor(batch, index), batch.actions)
+            slopes = self._slopes(log_prob, batch, index)
+            done.append(_Done(log_prob, self._critic(batch), self.head.entropy(), slopes))
+            if self._too_far(epoch, done[-1], batch):
+                return done, True
+            to_output = self.head.to_output(slopes.log_prob, slopes.kl, self.settings.ent_coef)
+            self._actor_back(batch, slopes, to_output)
+            self.flat.step(self.settings.max_grad_norm)
+        return done, False
+
+    def _begin_epoch(self, shuffled: Rollout, order: np.ndarray) -> None:
         """Before an epoch; ``order`` holds the rows of the rollout as they are visited, shape ``(N,)``."""
 
-    def _end_epoch(self, order: th.Tensor) -> None:
-        """After an epoch that was not cut short."""
+    def _shuffled(self, rollout: Rollout, order: th.Tensor) -> Rollout:
+        """The samples in another order, with what an epoch needs: normalised advantages and where surrogates end."""
+        shuffled = Rollout(*(part.index_select(0, order) for part in rollout))
+        advantages = shuffled.advantages
+        if self.settings.normalize_advantage:  # minibatch by minibatch, as PPO does it
+            advantages = th.cat([_standardized(block).flatten() for block in self._by_minibatch(advantages)])
+        limits = advantages.add(advantages.abs(), alpha=self.settings.clip_range)
+        return shuffled._replace(advantages=advantages, limits=limits)
 
-    def _normalized(self, advantages: th.Tensor) -> th.Tensor:
-        """Minibatch by minibatch, as PPO does it; one sample has no spread."""
-        if not self.settings.normalize_advantage:
-            return advantages
-        parts = th.split(advantages, self.settings.batch_size)
-        whole = len(parts) if len(parts[-1]) == len(parts[0]) else len(parts) - 1
-        stacked = advantages[: whole * len(parts[0])].view(whole, -1)
-        blocks = [stacked, *(part[None] for part in parts[whole:])]
-        return th.cat([_standardized(block).flatten() for block in blocks])
-
-    def _minibatch(self, batch: Rollout, index: int) -> _Done:
-        """The loss of a minibatch, which is the ``index``-th of its epoch."""
-        log_prob = self.head.rows(self._actor(batch, index), batch.actions)
-        error, to_value = self._value(self.flat.critic.forward(batch.inputs).flatten(), batch)
-        return _Done(log_prob, error, to_value, self.head.entropy(), self._slopes(log_prob, batch, index))
+    def _by_minibatch(self, rows: th.Tensor) -> list[th.Tensor]:
+        """Rows ``(..., N)`` as ``(..., minibatches, B)``, and the rest, a shorter minibatch, as ``(..., 1, rest)``."""
+        size = self.settings.batch_size
+        whole = rows.shape[-1] // size * size
+        parts = [rows[..., :whole].view(*rows.shape[:-1], -1, size)] if whole else []
+        return [*parts, rows[..., None, whole:]] if whole < rows.shape[-1] else parts
 
     def _actor(self, batch: Rollout, index: int) -> th.Tensor:
-        """The actor's outputs at all rows, clean ones first."""
+        """The actor's outputs at all rows, clean ones first. ``index`` counts the minibatches of an epoch."""
         del index
         return self.flat.actor.forward(batch.inputs)
 
     def _slopes(self, log_prob: th.Tensor, batch: Rollout, index: int) -> Slopes:
-        """The policy loss: PPO's."""
+        """The slope of the policy loss: PPO's."""
         del index
-        unclipped = th.exp(log_prob - batch.old_log_prob).mul_(batch.advantages)
-        # The surrogate ends here, where the ratio is clipped; beyond it has no slope.
-        limit = batch.advantages.add(batch.advantages.abs(), alpha=self.settings.clip_range)
-        loss = -th.minimum(unclipped, limit).mean()
-        return Slopes(loss, {}, unclipped.masked_fill_(unclipped > limit, 0).div_(-len(limit)))
+        unclipped = (log_prob - batch.old_log_prob).exp_().mul_(batch.advantages)
+        slope = unclipped.masked_fill_(unclipped > batch.limits, 0).div_(-len(batch.limits))
+        return Slopes(None, {}, slope)
+
+    def _losses(self, log_prob: th.Tensor, batches: Rollout) -> tuple[th.Tensor, Mapping[str, th.Tensor]]:
+        """
+        The policy loss of several minibatches of one size: PPO's.
+
+        :param log_prob: Shape ``(1, minibatches, B)``, or ``(2, minibatches, B)`` with perturbed rows.
+        :param batches: The rest of them, rows of shape ``(minibatches, B)``.
+        :return: The losses, and what to log, shape ``(minibatches,)``.
+        """
+        surrogate = (log_prob[0] - batches.old_log_prob).exp_().mul_(batches.advantages)
+        return -th.minimum(surrogate, batches.limits).mean(-1), {}
 
     def _actor_back(self, batch: Rollout, slopes: Slopes, to_output: th.Tensor) -> None:
         """The actor's gradient from that of its outputs."""
         del slopes
         self.flat.actor.to_parameters(batch.inputs, to_output)
 
-    def _step(self, batch: Rollout, done: _Done) -> None:
-        """Gradient and step."""
-        to_output = self.head.to_output(done.slopes.log_prob, done.slopes.kl, self.settings.ent_coef)
-        self._actor_back(batch, done.slopes, to_output)
-        self.flat.critic.to_parameters(batch.inputs, done.to_value[:, None])
-        self.flat.step(self.settings.max_grad_norm)
+    def _critic(self, batch: Rollout) -> th.Tensor:
+        """The critic's gradient, block by block. :return: Its error, shape ``(B,)``."""
+        n = len(batch.inputs)
+        if n <= BLOCK:
+            return self._critic_on(batch, n, more=False)
+        blocks = zip(*(th.split(part, BLOCK) for part in batch), strict=True)
+        return th.cat([self._critic_on(Rollout(*block), n, more=i > 0) for i, block in enumerate(blocks)])
+
+    def _critic_on(self, batch: Rollout, n: int, more: bool) -> th.Tensor:
+        """The same for a block of a minibatch of ``n`` samples; ``more`` adds its gradient to that of others."""
+        settings, critic = self.settings, self.flat.critic
+        values = critic.forward(batch.inputs).flatten()
+        scale = 2 * settings.vf_coef / n
+        if (clip := settings.clip_range_vf) is None:
+            error = values - batch.returns
+            slope = error * scale
+        else:
+            moved = values - batch.old_values
+            error = batch.old_values + moved.clamp(-clip, clip) - batch.returns
+            slope = error * (moved.abs() <= clip) * scale
+        critic.to_parameters(batch.inputs, slope.unsqueeze(1), more=more)
+        return error
 
     def _too_far(self, epoch: int, done: _Done, batch: Rollout) -> bool:
         if self.settings.too_far is None:
@@ -229,38 +255,40 @@ class UpdateByHand:
 
     def _record(self, shuffled: Rollout, done: list[_Done]) -> None:
         """Log the epoch's minibatches, all at once."""
-        size, logs = self.settings.batch_size, self.logs
-        log_prob = th.cat([one.log_prob[0] for one in done])
-        log_ratio = log_prob - shuffled.old_log_prob[: len(log_prob)]
+        logs = self.logs
+        log_prob = th.cat([one.log_prob for one in done], dim=1)
+        shuffled = Rollout(*(part[: log_prob.shape[1]] for part in shuffled))
+        log_ratio = log_prob[0] - shuffled.old_log_prob
         ratio = log_ratio.exp()
         rows = {
-            "approx_kl": (ratio - 1).sub_(log_ratio),
-            "clip_fraction": ((ratio - 1).abs_() > self.settings.clip_range).float(),
-            "value_loss": th.cat([one.error for one in done]).square_(),
+            "train/approx_kl": (ratio - 1).sub_(log_ratio),
+            "train/clip_fraction": ((ratio - 1).abs_() > self.settings.clip_range).float(),
+            "train/value_loss": th.cat([one.error for one in done]).square_(),
         }
         for name, values in rows.items():
-            whole = len(values) // size * size
-            logs[f"train/{name}"] += [*values[:whole].view(-1, size).mean(1)]
-            logs[f"train/{name}"] += [values[whole:].mean()] if whole < len(values) else []
+            for part in self._by_minibatch(values):
+                logs[name] += part.mean(-1).unbind()
+        logs["train/entropy_loss"] += th.stack([one.entropy for one in done]).neg_().unbind()
+        if done[0].slopes.loss is None:
+            self._record_losses(log_prob, shuffled)
         for one in done:
-            logs["train/policy_gradient_loss"].append(one.slopes.loss)
-            logs["train/entropy_loss"].append(-one.entropy)
-            for name, value in one.slopes.logs.items():
-                logs[name].append(value)
+            for name, value in {"train/policy_gradient_loss": one.slopes.loss, **one.slopes.logs}.items():
+                if value is not None:
+                    logs[name].append(value)
 
-    def _value(self, values: th.Tensor, batch: Rollout) -> tuple[th.Tensor, th.Tensor]:
-        """The value's error, and the slope of the value loss's share on the values."""
-        scale = 2 * self.settings.vf_coef / len(values)
-        if (clip := self.settings.clip_range_vf) is None:
-            error = values - batch.returns
-            return error, error * scale
-        moved = values - batch.old_values
-        error = batch.old_values + moved.clamp(-clip, clip) - batch.returns
-        return error, error * (moved.abs() <= clip) * scale
+    def _record_losses(self, log_prob: th.Tensor, shuffled: Rollout) -> None:
+        """Those that were left out minibatch by minibatch."""
+        rows = {name: self._by_minibatch(getattr(shuffled, name)) for name in ("old_log_prob", "advantages", "limits")}
+        for i, part in enumerate(self._by_minibatch(log_prob)):
+            loss, logs = self._losses(part, shuffled._replace(**{name: parts[i] for name, parts in rows.items()}))
+            for name, values in {"train/policy_gradient_loss": loss, **logs}.items():
+                self.logs[name] += values.unbind()
 
 
 def _standardized(advantages: th.Tensor) -> th.Tensor:
-    """Each row by itself, shape ``(minibatches, samples)``."""
-    if advantages.shape[1] == 1:
+    """Each row by itself, shape ``(minibatches, samples)``; one sample has no spread."""
+    n = advantages.shape[1]
+    if n == 1:
         return advantages
-    return (advantages - advantages.mean(1, keepdim=True)) / (advantages.std(1, keepdim=True) + 1e-8)
+    centred = advantages - advantages.mean(1, keepdim=True)
+    return centred / ((centred.square().sum(1, keepdim=True) / (n - 1)).sqrt_() + 1e-8)

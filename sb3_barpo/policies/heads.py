@@ -1,14 +1,11 @@
 """The two heads of SB3's MLP policies: from outputs of the actor to rows, and slopes on rows back to the outputs."""
 
-import math
 from typing import Protocol
 
 import torch as th
 from torch import nn
 
 from sb3_barpo.policies.flat import FlatPolicy
-
-_LOG_2_PI = math.log(2 * math.pi)
 
 
 class Head(Protocol):
@@ -45,27 +42,28 @@ class GaussianHead:
     """
 
     def __init__(self, flat: FlatPolicy) -> None:
-        self._log_std = flat.values[flat.policy.log_std]
+        self._prepared = flat.prepared
         self._gradient = flat.gradients[flat.policy.log_std]
+        self._halves = th.full_like(self._gradient, -0.5)
 
     def rows(self, output: th.Tensor, actions: th.Tensor) -> th.Tensor:
-        self._inverse = self._log_std.neg().exp_()
-        self._normaliser = self._log_std.sum() + _LOG_2_PI / 2 * len(self._log_std)
+        assert self._prepared.gaussian is not None  # as `head_of` has found; for the types' sake
+        self._inverse, _, self._normaliser = self._prepared.gaussian
         self._distance = (actions - output.view(-1, *actions.shape)).mul_(self._inverse)
-        self._squared = self._distance.square()
-        return self._squared.sum(-1).mul_(-0.5).sub_(self._normaliser)
+        self._squared = self._distance.square().view(output.shape)
+        return th.addmv(self._normaliser, self._squared, self._halves, beta=-1).view(-1, len(actions))
 
     def kl(self) -> th.Tensor:
         self._shift = self._distance[0] - self._distance[1]
         return self._shift.square().sum(-1).div_(2)
 
     def entropy(self) -> th.Tensor:
-        return self._normaliser + len(self._log_std) / 2
+        return self._normaliser + len(self._halves) / 2
 
     def to_output(self, slope: th.Tensor, kl_slope: th.Tensor | None, ent_coef: float) -> th.Tensor:
         flat = slope.reshape(-1)
-        th.mv(self._squared.view(len(flat), -1).t(), flat, out=self._gradient)
-        self._gradient.sub_(flat.sum() + ent_coef)
+        th.mv(self._squared.t(), flat, out=self._gradient)
+        self._gradient.sub_(flat.sum().add_(ent_coef))
         to_mean = self._distance.mul_(slope.unsqueeze(-1))
         if kl_slope is not None:
             pulled = self._shift * kl_slope.unsqueeze(-1)

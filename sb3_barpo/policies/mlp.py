@@ -6,7 +6,8 @@ not exactly what SB3 builds by default is not recognised, and takes the general 
 same gradient up to rounding, so nothing else needs to know.
 """
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import torch as th
@@ -17,181 +18,7 @@ from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.torch_layers import FlattenExtractor, MlpExtractor
 from torch import nn
 
-#: Matrix products with fewer columns than this are slow on CPUs; zeros that fill them up cost less than they save.
-MIN_COLUMNS = 16
-
-
-_sigmoid_backward = th.ops.aten.sigmoid_backward.grad_input
-_threshold_backward = th.ops.aten.threshold_backward.grad_input
-
-
-def through(activation: type[nn.Module] | None, slope: th.Tensor, output: th.Tensor) -> th.Tensor:
-    """
-    From what follows an activation to what goes into it.
-
-    :param activation: ``nn.Tanh``, computed as a logistic function, ``nn.ReLU``, or ``None``.
-    :param slope: Gradient with respect to its output; overwritten.
-    :param output: Its output.
-    :return: Gradient with respect to its input.
-    """
-    if activation is nn.Tanh:
-        _sigmoid_backward(slope, output, grad_input=slope)
-    elif activation is nn.ReLU:
-        _threshold_backward(slope, output, 0, grad_input=slope)
-    return slope
-
-
-class Layer(NamedTuple):
-    """
-    One linear layer and what follows it.
-
-    :param weight: Shape ``(in, out)``, as the forward pass multiplies.
-    :param bias: Shape ``(out,)``, or ``(B, out)`` for one of each row.
-    :param back: Shape ``(out, in)``, as the backward pass multiplies; more columns are zero.
-    :param activation: ``nn.Tanh``, ``nn.ReLU``, or ``None`` for the last layer.
-    """
-
-    weight: th.Tensor
-    bias: th.Tensor
-    back: th.Tensor
-    activation: type[nn.Module] | None
-
-
-class Buffers:
-    """
-    Where a network writes its outputs and slopes, for the length of an update: large tensors cost less to fill than to
-    allocate.
-
-    :param widths: Widths of the layers' outputs.
-    :param rows: Number of rows of the largest batch.
-    :param like: A tensor that gives type and device.
-    """
-
-    def __init__(self, widths: list[int], rows: int, like: th.Tensor) -> None:
-        self._outputs = [like.new_empty(rows, width) for width in widths]
-        self._slopes = [like.new_empty(rows, width) for width in widths[:-1]]
-        self._cut: dict[tuple[int, int], tuple[list[th.Tensor], list[th.Tensor]]] = {}
-
-    def rows(self, start: int, n: int) -> tuple[list[th.Tensor], list[th.Tensor]]:
-        """:return: Outputs of each layer and slopes of each but the last, in ``n`` rows from ``start``."""
-        if (start, n) not in self._cut:
-            rows = slice(start, start + n)
-            self._cut[start, n] = [part[rows] for part in self._outputs], [part[rows] for part in self._slopes]
-        return self._cut[start, n]
-
-    def second(self, n: int) -> tuple[list[th.Tensor], list[th.Tensor]]:
-        """:return: The second ``n`` rows: a search writes behind the clean rows, so that the cache holds one set."""
-        return self.rows(n, n)
-
-
-class Network:
-    """
-    Linear layers with activations between them, from the observation to the mean action, the logits or a value.
-
-    A hyperbolic tangent is computed as ``tanh(x) = 2 σ(2x) - 1``, with the factors drawn into the weights on both sides
-    of it: PyTorch's logistic function σ takes a third of the time of its tanh.
-
-    :param layers: The layers.
-    :param buffers: Where to write, behind the clean rows; by default new tensors each time. With buffers, what
-        :meth:`forward` returns lasts until its next call.
-    """
-
-    def __init__(self, layers: list[Layer], buffers: Buffers | None = None) -> None:
-        self.layers = layers
-        self.buffers = buffers
-
-    @classmethod
-    def of(cls, modules: list[nn.Module]) -> "Network":
-        """
-        :param modules: Linear layers, each but the last followed by a tanh or a ReLU.
-        :return: The network with the present weights.
-        """
-        layers: list[Layer] = []
-        before: type[nn.Module] | None = None
-        for linear, activation in zip(modules[::2], [*map(type, modules[1::2]), None], strict=True):
-            assert isinstance(linear, nn.Linear)  # as `modules` has found; for the types' sake
-            weight, bias = linear.weight.detach(), linear.bias.detach()
-            if before is nn.Tanh:
-                bias = bias - weight.sum(1)
-            if activation is nn.Tanh:
-                bias = 2 * bias
-            if (factor := (1 + (before is nn.Tanh)) * (1 + (activation is nn.Tanh))) > 1:
-                weight = factor * weight
-            back = weight
-            if not layers and (missing := MIN_COLUMNS - weight.shape[1]) > 0:
-                back = nn.functional.pad(weight, (0, missing))
-            layers.append(Layer(weight.t(), bias, back, activation))
-            before = activation
-        return cls(layers)
-
-    def scaled(self, scale: th.Tensor) -> "Network":
-        """
-        :param scale: Shape ``(out,)``.
-        :return: The network with its outputs times ``scale``.
-        """
-        *body, (weight, bias, _, activation) = self.layers
-        weight = weight * scale
-        return Network([*body, Layer(weight, bias * scale, weight.t(), activation)], self.buffers)
-
-    def pulled(self, scale: th.Tensor) -> "Network":
-        """
-        :param scale: Shape ``(out,)``.
-        :return: The network with the same outputs, whose gradients on their way back are times ``scale``.
-        """
-        *body, last = self.layers
-        return Network([*body, last._replace(back=last.back * scale[:, None])], self.buffers)
-
-    def plus(self, shift: th.Tensor) -> "Network":
-        """
-        :param shift: Shape ``(B, out)``.
-        :return: The network with its outputs plus ``shift``.
-        """
-        *body, last = self.layers
-        return Network([*body, last._replace(bias=last.bias + shift)], self.buffers)
-
-    def __call__(self, observations: th.Tensor) -> th.Tensor:
-        """
-        :param observations: Shape ``(B, *obs)``.
-        :return: Outputs of the last layer, shape ``(B, out)``.
-        """
-        output = self.forward(observations)[-1]
-        return output if self.buffers is None else output.clone()
-
-    def forward(self, observations: th.Tensor) -> list[th.Tensor]:
-        """:return: The flat input, and the output of each layer, the last one's last."""
-        output = observations.flatten(1).float()
-        outputs = [output]
-        for (weight, bias, _, activation), buffer in zip(self.layers, self._buffers(len(output))[0], strict=True):
-            output = th.addmm(bias, output, weight, out=buffer)
-            if activation is nn.Tanh:
-                output.sigmoid_()
-            elif activation is nn.ReLU:
-                output.relu_()
-            outputs.append(output)
-        return outputs
-
-    def _buffers(self, n: int) -> tuple[Sequence[th.Tensor | None], Sequence[th.Tensor | None]]:
-        """For outputs and slopes; ``None`` for a new tensor."""
-        if self.buffers is not None:
-            return self.buffers.second(n)
-        return [None] * len(self.layers), [None] * (len(self.layers) - 1)
-
-    def to_input(self, outputs: list[th.Tensor], gradient: th.Tensor) -> th.Tensor:
-        """
-        :param outputs: What :meth:`forward` returned, shape ``(B, ...)`` each.
-        :param gradient: Gradient with respect to the last of them, shape ``(B, out)``.
-        :return: Gradient with respect to the flat input, shape ``(B, in)``.
-        """
-        buffers = self._buffers(len(gradient))[1]
-        for i in range(len(self.layers) - 1, -1, -1):
-            layer = self.layers[i]
-            if layer.activation is not None:
-                through(layer.activation, gradient, outputs[i + 1])
-            # The last product is a new tensor: whoever asked may keep it while the buffers are used again.
-            gradient = th.mm(gradient, layer.back, out=buffers[i - 1] if i else None)
-        features = outputs[0].shape[1]
-        return gradient if features == gradient.shape[1] else gradient[:, :features]
-
+from sb3_barpo.policies.networks import Network
 
 #: What a policy must have from SB3 as it is, for its networks to say all of it.
 _ASKED = (
@@ -258,6 +85,32 @@ def is_mlp(policy: object) -> bool:
     return modules(policy, "actor") is not None and modules(policy, "critic") is not None
 
 
+class Gaussian(NamedTuple):
+    """
+    What the standard deviations σ of a Gaussian policy's actions say, which do not depend on the observation.
+
+    :param inverse: 1 / σ, shape ``(actions,)``.
+    :param precision: 1 / σ², shape ``(actions,)``.
+    :param normaliser: Minus the log-density of the mean action, shape ``()``.
+    """
+
+    inverse: th.Tensor
+    precision: th.Tensor
+    normaliser: th.Tensor
+
+    @classmethod
+    def of(cls, log_std: th.Tensor) -> "Gaussian":
+        """
+        :param log_std: Logarithms of the standard deviations, shape ``(actions,)``.
+        :return: What they say.
+        """
+        inverse = log_std.neg().exp_()
+        return cls(inverse, inverse.square(), log_std.sum().add_(len(log_std) * _HALF_LOG_2_PI))
+
+
+_HALF_LOG_2_PI = math.log(2 * math.pi) / 2
+
+
 class Prepared:
     """
     A recognised policy whose networks have been read, to be asked many times while its weights stay the same. All else
@@ -266,7 +119,7 @@ class Prepared:
     :param policy: The policy.
     :param actor: Its actor.
     :param critic: Its critic.
-    :param log_std: Of a Gaussian policy, ``None`` for a categorical one.
+    :param gaussian: Of a Gaussian policy, ``None`` for a categorical one.
     :param before: Called before anything else of the policy is asked, to bring its own weights up to date.
     """
 
@@ -275,20 +128,20 @@ class Prepared:
         policy: ActorCriticPolicy,
         actor: Network,
         critic: Network,
-        log_std: th.Tensor | None,
-        before: Callable[[], None],
+        gaussian: Gaussian | None,
+        before: Callable[[], None] | None = None,
     ) -> None:
         self.policy = policy
         self.actor = actor
         self.critic = critic
-        self.log_std = log_std
-        self.action_dist = policy.action_dist
+        self.gaussian = gaussian
         self._before = before
         #: A batch of observations and the actor's outputs there, where they are known already.
         self.known: tuple[th.Tensor, th.Tensor] | None = None
 
     def __getattr__(self, name: str) -> Any:
-        self._before()
+        if self._before is not None:
+            self._before()
         return getattr(self.policy, name)
 
 
@@ -304,15 +157,26 @@ def network(policy: object, part: Literal["actor", "critic"]) -> Network | None:
     return None if found is None else Network.of(found)
 
 
-def gaussian_std(policy: Any) -> th.Tensor | None:
+def prepared(policy: Any) -> Any:
+    """
+    :param policy: A policy, whose weights stay as they are while the result is in use.
+    :return: The same with its networks read, if it is recognised; otherwise the policy itself.
+    """
+    actor, critic = network(policy, "actor"), network(policy, "critic")
+    if actor is None or critic is None or isinstance(policy, Prepared):
+        return policy
+    return Prepared(policy, actor, critic, gaussian_of(policy))
+
+
+def gaussian_of(policy: Any) -> Gaussian | None:
     """
     :param policy: A policy that :func:`modules` recognises.
-    :return: Standard deviations of a Gaussian policy's actions, shape ``(actions,)``; ``None`` for a categorical one.
+    :return: What its standard deviations say; ``None`` for a categorical one.
     """
-    if type(policy.action_dist) is CategoricalDistribution:
-        return None
-    log_std: th.Tensor = policy.log_std.detach()
-    return log_std.exp()
+    if isinstance(policy, Prepared):
+        return policy.gaussian
+    is_categorical = type(policy.action_dist) is CategoricalDistribution
+    return None if is_categorical else Gaussian.of(policy.log_std.detach())
 
 
 def actor_output(policy: Any, actor: Network, observations: th.Tensor) -> th.Tensor:

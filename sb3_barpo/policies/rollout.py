@@ -8,9 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.distributions import DiagGaussianDistribution
-from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.policies import ActorCriticPolicy, BaseModel, BasePolicy
 from torch import nn
 from torch.nn.functional import linear, softmax
 
@@ -66,6 +69,51 @@ class BareForward:
     def __deepcopy__(self, memo: dict[int, Any]) -> "BareForward":
         """Of a policy that is copied in a rollout: the copy answers by its own weights."""
         return BareForward(memo[id(self._policy)])
+
+
+class BarePredictor:
+    """
+    Takes the place of a model that acts by its most likely actions, the same bit for bit. It reads the weights that the
+    policy has at the time of each call.
+
+    :param model: A model that is recognised; see :func:`bare_predictor`.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.observation_space = model.observation_space
+        self._steps = _steps(mlp.modules(model.policy, "actor") or [])
+
+    def predict(
+        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
+    ) -> tuple[np.ndarray, Any]:
+        """:return: What the model's own ``predict`` returns; takes its arguments."""
+        space = self.model.action_space
+        if not deterministic or np.shape(observation)[1:] != self.observation_space.shape:
+            answer: tuple[np.ndarray, Any] = self.model.predict(observation, state, episode_start, deterministic)
+            return answer
+        with th.no_grad():
+            seen = th.as_tensor(observation, device=self.model.device).flatten(1).float()
+            output = _run(self._steps, seen)
+            if isinstance(space, spaces.Box):
+                actions = output.cpu().numpy().reshape((-1, *space.shape))
+                return np.clip(actions, space.low, space.high), state
+            return softmax(output, dim=-1).argmax(dim=1).cpu().numpy(), state
+
+
+def bare_predictor(model: Any) -> Any:
+    """
+    :param model: A model.
+    :return: One that predicts the same by bare operations; the model itself, where model or policy are not recognised.
+    """
+    policy = model.policy
+    is_own = type(model).predict is not BaseAlgorithm.predict or "predict" in vars(model) or policy.squash_output
+    for name, owner in _PREDICTS.items():
+        is_own |= getattr(type(policy), name) is not getattr(owner, name) or name in vars(policy)
+    return model if is_own or not mlp.is_mlp(policy) else BarePredictor(model)
+
+
+_PREDICTS = {"predict": BasePolicy, "obs_to_tensor": BaseModel, "_predict": ActorCriticPolicy}
 
 
 @contextmanager

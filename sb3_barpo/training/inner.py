@@ -9,12 +9,15 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from torch.nn import functional as F
 
 from sb3_barpo.adversary import KL, Adversary, Bounds, DictBounds, Perturbation, Samples, Surrogate, Value
+from sb3_barpo.adversary.goals import Blocks, Goal
 from sb3_barpo.adversary.solvers import needs_autograd
 from sb3_barpo.certify import box_around
 from sb3_barpo.certify.answers import answers_in
 from sb3_barpo.losses import OuterLoss, Rows
 from sb3_barpo.losses.base import Rollout
 from sb3_barpo.policies.evaluate import Evaluated, action_distributions, evaluate_actions, kl_divergence
+from sb3_barpo.policies.mlp import Prepared
+from sb3_barpo.policies.networks import BLOCK
 from sb3_barpo.policies.spaces import is_finite
 from sb3_barpo.policies.views import evaluation_mode
 from sb3_barpo.training.minibatches import LastVisits, knows_rows
@@ -166,17 +169,18 @@ class Inner:
         )
 
     def search(
-        self, policy: Any, observations: th.Tensor, samples: Samples, start: th.Tensor | None
+        self, policy: Prepared, observations: th.Tensor, output: th.Tensor, samples: Samples, start: th.Tensor | None
     ) -> tuple[th.Tensor, th.Tensor]:
         """
         :param policy: A recognised policy, prepared.
         :param observations: Clean observations as its networks see them, shape ``(B, features)``.
+        :param output: The actor's outputs there, shape ``(B, out)``.
         :param samples: The rest of the minibatch.
         :param start: Where the search starts, shape ``(B, features)``; its own start by default.
         :return: Where the search ended, and the perturbed observations within their limits, of the same shape.
         """
         adversary = self.adversary
-        goal = adversary.goal(policy, observations, samples)
+        goal = self._goal(policy, observations, output, samples)
         generator = adversary.generator(observations.device)
         delta = adversary.solver.solve(goal, observations, adversary.ball, self.epsilon, generator, start)
         perturbed = observations + delta
@@ -185,6 +189,15 @@ class Inner:
             perturbed = limits.clip(perturbed, observations)
             delta = perturbed - observations
         return delta, perturbed
+
+    def _goal(self, policy: Prepared, observations: th.Tensor, output: th.Tensor, samples: Samples) -> Goal:
+        """What the solver climbs, of many rows block by block."""
+        if len(observations) <= BLOCK or self.adversary.objective is None:
+            policy.known = observations, output
+            return self.adversary.goal(policy, observations, samples)
+        blocks = [slice(begin, begin + BLOCK) for begin in range(0, len(observations), BLOCK)]
+        parts: Any = [self._goal(policy, observations[rows], output[rows], samples.rows(rows)) for rows in blocks]
+        return Blocks(parts, BLOCK)
 
     def record_rows(
         self,
