@@ -89,7 +89,7 @@ class KL(Objective):
                 return action_distributions(policy, observations)
 
         def goal(perturbed: th.Tensor) -> th.Tensor:
-            if not perturbed.requires_grad:  # nobody climbs: values are compared, however small
+            if not getattr(perturbed, "requires_grad", False):  # nobody climbs: values are compared, however small
                 return small_kl_divergence(clean(), action_distributions(policy, perturbed))
             return kl_divergence(clean(), action_distributions(policy, perturbed))
 
