@@ -14,6 +14,7 @@ from sb3_barpo import BARPO
 from sb3_barpo.adversary import KL, SGLD, Adversary, LinfBall
 from sb3_barpo.attacks import Attack, AttackObservation, UnderAttack, VecAttackObservation
 from sb3_barpo.evaluation.judged import too_weak
+from sb3_barpo.evaluation.within import Within
 from sb3_barpo.policies.spaces import by_parts, in_type_of
 
 WHOLE = [np.bool_, np.int8, np.int16, np.int32, np.int64, np.uint8, np.uint16, np.uint32, np.uint64]
@@ -153,5 +154,5 @@ def test_training_with_a_key_of_this_type(kind: Any, moves: bool) -> None:
 @pytest.mark.parametrize("kind", WHOLE, ids=lambda kind: np.dtype(kind).name)
 def test_a_strength_that_changes_no_whole_number_is_told(kind: Any) -> None:
     model = PPO("MlpPolicy", envs(box(kind)), **TINY)
-    assert "an attack of ε = 0.5 changes nothing" in too_weak(model, model.get_env(), 0.5, None)
-    assert not too_weak(model, model.get_env(), 1.0, None)
+    assert "an attack of ε = 0.5 changes nothing" in too_weak(model, model.get_env(), 0.5, Within())
+    assert not too_weak(model, model.get_env(), 1.0, Within())

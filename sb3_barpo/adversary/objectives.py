@@ -89,7 +89,9 @@ class KL(Objective):
                 with th.no_grad():
                     clean.extend(action_distributions(policy, observations))
             # Where nobody climbs, values are compared, however small.
-            divergence = kl_divergence if perturbed.requires_grad else small_kl_divergence
+            # Where nobody climbs, values are compared, however small. Observations by key have no gradient of their own.
+            climbs = getattr(perturbed, "requires_grad", False)
+            divergence = kl_divergence if climbs else small_kl_divergence
             return divergence(clean, action_distributions(policy, perturbed))
 
         actor = mlp.network(policy, "actor")
