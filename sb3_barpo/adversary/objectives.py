@@ -88,8 +88,7 @@ class KL(Objective):
             if not clean:
                 with th.no_grad():
                     clean.extend(action_distributions(policy, observations))
-            # Where nobody climbs, values are compared, however small.
-            # Where nobody climbs, values are compared, however small. Observations by key have no gradient of their own.
+            # Where nobody climbs, values are compared, however small. Observations by key do not tell.
             climbs = getattr(perturbed, "requires_grad", False)
             divergence = kl_divergence if climbs else small_kl_divergence
             return divergence(clean, action_distributions(policy, perturbed))
