@@ -1,7 +1,7 @@
 """
 All defences on two tasks, three seeds: natural return and the worst of six attacks, with the same budget for all.
 
-    make bench BENCH=defences_table BENCH_ARGS="--n-jobs 2"
+    make bench BENCH=defences_table BENCH_ARGS="--jobs 2"
 
 Nobody's settings were tuned for these tasks. PPO's are the same for all; of a defence's own, Hopper-v5 has those of the
 published code where there are any, and InvertedDoublePendulum-v5 the algorithm's defaults. Seed 0 of all comes first.
@@ -88,7 +88,7 @@ def agents(env: str, seed: int, steps: int | None) -> list[Agent]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("benchmarks/defences_table"))
-    parser.add_argument("--n-jobs", type=int, default=1, help="number of processes")
+    parser.add_argument("--jobs", type=int, default=1, help="number of processes")
     parser.add_argument("--steps", type=int, help="environment steps of each agent, by default the task's")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--episodes", type=int, default=20, help="of each attack")
@@ -101,8 +101,8 @@ def main() -> None:
         for env, found in reports.items():
             evaluation = Evaluation([TASKS[env].epsilon], args.attacks, args.episodes, budget=args.budget)
             waiting = agents(env, seed, args.steps)
-            for i in range(0, len(waiting), args.n_jobs):
-                found.append(run(waiting[i : i + args.n_jobs], evaluation, args.output / "agents" / env, args.n_jobs))
+            for i in range(0, len(waiting), args.jobs):
+                found.append(run(waiting[i : i + args.jobs], evaluation, args.output / "agents" / env, args.jobs))
                 RobustnessReport.merge(found).to_csv(args.output / f"{env}.csv")
                 (args.output / "table.md").write_text(table(reports, args), encoding="utf-8")
     print(table(reports, args))

@@ -77,11 +77,14 @@ def _add_demo(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     sub.add_argument("--output", type=Path, default=Path("demo"), help="folder to write to")
     sub.add_argument("--jobs", type=int, default=2, help="number of processes")
     sub.add_argument("--episodes", type=int, default=20, help="episodes for each attack and strength")
+    sub.add_argument("--attacks", nargs="+", default=["all"], help="attacks; random, critic and mad need no training")
     sub.set_defaults(command=_demo)
 
 
-def _demo(env: str, steps: int, epsilon: float, seed: int, output: Path, jobs: int, episodes: int) -> None:
-    report = demo(env, steps, epsilon, seed, output, jobs, episodes)
+def _demo(
+    env: str, steps: int, epsilon: float, seed: int, output: Path, jobs: int, episodes: int, attacks: list[str]
+) -> None:
+    report = demo(env, steps, epsilon, seed, output, jobs, episodes, attacks)
     print(f"\n{report.to_markdown()}\n{report.verdict()}\n\nThe report and its pictures: {output / 'report.md'}")
 
 

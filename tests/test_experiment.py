@@ -119,7 +119,7 @@ def test_an_evaluation_that_cannot_be_done_is_refused_before_training() -> None:
 
 def test_the_demo_writes_what_it_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--env", BRIEF, "--steps", "2048", "--epsilon", "0.2", "--jobs", "1", "--episodes", "2"]
-    main(["demo", *arguments, "--output", str(tmp_path)])
+    main(["demo", *arguments, "--attacks", "random", "mad", "--output", str(tmp_path)])
     printed = capsys.readouterr().out
     written = (tmp_path / "report.md").read_text()
     for algorithm in ("PPO", "ARPO", "BARPO"):

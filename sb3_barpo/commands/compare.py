@@ -52,7 +52,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     how.add_argument("--episodes", type=int, help="episodes for each attack (default: 50)")
     how.add_argument("--eval-seed", type=int, help=f"seed of the first episode (default: {REPORT.start})")
     run = sub.add_argument_group("run and report")
-    run.add_argument("--n-jobs", "--jobs", type=int, default=1, help="number of processes (default: 1)")
+    run.add_argument("--jobs", type=int, default=1, help="number of processes (default: 1)")
     run.add_argument("--output", type=Path, default=Path("comparison"), help="folder to write to (default: comparison)")
     run.add_argument("--report-only", action="store_true", help="train nothing; report on what is finished")
     sub.set_defaults(command=_compare, line="")
@@ -87,7 +87,7 @@ def _compare(**args: Any) -> None:
         report = compare(
             **settings,
             output=args["output"],
-            n_jobs=args["n_jobs"],
+            n_jobs=args["jobs"],
             report_only=args["report_only"],
             progress_bar=True,
             command=args["line"],
