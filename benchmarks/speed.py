@@ -3,7 +3,7 @@ What robust training costs, side by side in one run, with SB3's PPO as the unit.
 
     python benchmarks/speed.py
 
-1. Updates: PPO, ARPO and BARPO, and the general path by autograd, over batch sizes and widths.
+1. Updates: PPO, ARPO and BARPO, PPO by hand, and the general path by autograd, over batch sizes and widths.
 2. Whole training on a MuJoCo task, with eight environments and with one.
 3. SA-RL's training: an attacker that learns, in steps a second, against PPO's own training.
 4. Episodes under MAD: all environments together, against one at a time on the general path.
@@ -34,6 +34,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from sb3_barpo import ARPO, BARPO
 from sb3_barpo.adversary import KL, SGLD, Adversary, Objective, Surrogate, WarmStart
 from sb3_barpo.attacks import MAD, SARL
+from sb3_barpo.attacks.quick_ppo import QuickPPO
 from sb3_barpo.evaluation.robustness import origin_of, run_trial
 from sb3_barpo.evaluation.settings import EvalConfig
 
@@ -143,6 +144,7 @@ def updates(args: argparse.Namespace) -> pd.DataFrame:
             "PPO": filled(PPO, *place, **kwargs),
             "BARPO": robust(BARPO, *place, **kwargs),
             "ARPO": robust(ARPO, *place, **kwargs),
+            "PPO by hand": filled(QuickPPO, *place, **kwargs),
             "BARPO, general path": robust(BARPO, *place, policy=General, **kwargs),
         }
         seconds = in_turns({name: model.train for name, model in models.items()}, args.turns)
@@ -205,6 +207,7 @@ def whole_training(args: argparse.Namespace) -> pd.DataFrame:
             "PPO": learner(args, PPO, n_envs),
             "BARPO": learner(args, BARPO, n_envs, epsilon=EPSILON),
             "ARPO": learner(args, ARPO, n_envs, epsilon=EPSILON),
+            "PPO by hand": learner(args, QuickPPO, n_envs),
         }
         seconds = in_turns(works, args.turns)
         row = relative(1 / seconds, "PPO").drop("PPO")
