@@ -37,7 +37,7 @@ from sb3_barpo.attacks import (
 )
 from sb3_barpo.checks import require, require_count
 from sb3_barpo.evaluation.budgets import COHERENT, FARSIGHTED, QUIET, Member, adversary
-from sb3_barpo.evaluation.members import Target, Task, Victim, load_member, mean_return, run_tasks
+from sb3_barpo.evaluation.members import PackedVictim, Task, Victim, load_member, mean_return, run_tasks
 from sb3_barpo.evaluation.rows import NATURAL
 from sb3_barpo.resume import read_record
 
@@ -113,8 +113,8 @@ def find_auto(
         hunts = []
         for victim in victims:
             folder = victim.folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="attacks-")))
-            target = Target.of(victim, folder, epsilon, seed, budget.n_episodes, deterministic)
-            hunts.append(_Hunt(victim, target, budget))
+            packed = PackedVictim.of(victim, folder, epsilon, seed, budget.n_episodes, deterministic)
+            hunts.append(_Hunt(victim, packed, budget))
         steps = [hunt.steps() for hunt in hunts]
         # Step by step together, so that the processes have enough to do.
         while waiting := [task for step in steps for task in next(step, [])]:
@@ -125,15 +125,15 @@ def find_auto(
 class _Hunt:
     """The search on one victim."""
 
-    def __init__(self, victim: Victim, target: Target, budget: AutoBudget) -> None:
+    def __init__(self, victim: Victim, packed: PackedVictim, budget: AutoBudget) -> None:
         self.victim = victim
-        self.target = target
+        self.packed = packed
         self.budget = budget
-        self.kinds = [name for name in AUTO if _can_attack(ATTACKS[name], victim, target.record["epsilon"])]
+        self.kinds = [name for name in AUTO if _can_attack(ATTACKS[name], victim, packed.record["epsilon"])]
         self.tried: list[Task] = []
         self.curve: list[dict[str, Any]] = []
         self.saturated = False
-        self.natural = target.task(Member(NATURAL, 0))
+        self.natural = packed.task(Member(NATURAL, 0))
 
     def steps(self) -> Iterator[list[Task]]:
         """:return: Members to be fitted and tried, step by step; which come next depends on those before."""
@@ -146,14 +146,14 @@ class _Hunt:
             Member(Critic.name, 0, {"restarts": 2}),
             *(Member(Push.name, 0, {"limit": limit}) for limit in limits),
         ]
-        yield [self.natural, *self._try([self.target.task(member) for member in simple])]
+        yield [self.natural, *self._try([self.packed.task(member) for member in simple])]
         self._mark()
         if RobustSarsa.name in self.kinds:
             settings = [{"sarsa_epsilon": 0.05, "regularization": 0.3}, {"sarsa_epsilon": 0.1, "regularization": 1.0}]
             members = [Member(RobustSarsa.name, self.budget.steps, one) for one in settings]
-            values = self._try([self.target.task(member) for member in members])
+            values = self._try([self.packed.task(member) for member in members])
             yield values
-            yield self._try([self.target.task(Member(WorstQ.name, 0), task.path) for task in values])
+            yield self._try([self.packed.task(Member(WorstQ.name, 0), task.path) for task in values])
             self._mark()
         for number in range(self.budget.rounds):
             yield self._try(self._first_round() if number == 0 else self._round(number))
@@ -169,7 +169,7 @@ class _Hunt:
             PAAD.name: [self._settings(3.0), self._settings(6.0, **FARSIGHTED)],
         }
         fresh = [
-            self.target.task(Member(kind, steps, settings)) for kind in self._learners() for settings in ways[kind]
+            self.packed.task(Member(kind, steps, settings)) for kind in self._learners() for settings in ways[kind]
         ]
         return fresh + self._imitators(steps, 0)
 
@@ -180,18 +180,18 @@ class _Hunt:
         # Longer than any before, of the kind that does more.
         kind = adversaries[0].member.attack
         way = self._settings(6.0, **(COHERENT if kind == SARL.name else FARSIGHTED))
-        longer = self.target.task(Member(kind, 2 * steps, way, number))
+        longer = self.packed.task(Member(kind, 2 * steps, way, number))
         return [*continued, *self._imitators(steps, number), longer]
 
     def _continued(self, task: Task, steps: int) -> Task:
         member = task.member
         longer = Member(member.attack, member.total_timesteps + steps, member.settings, member.seed)
-        return self.target.task(longer, task.path, "continues")
+        return self.packed.task(longer, task.path, "continues")
 
     def _imitators(self, steps: int, number: int) -> list[Task]:
         strongest = min(self.tried, key=_strength)
         members = [Member(kind, steps, self._settings(1.0, **_IMITATORS[kind]), number) for kind in self._learners()]
-        return [self.target.task(member, strongest.path, "imitates") for member in members]
+        return [self.packed.task(member, strongest.path, "imitates") for member in members]
 
     def _settings(self, curriculum: float, **changes: Any) -> dict[str, Any]:
         rollout = min(2048, max(self.budget.steps // 8, 256))  # several updates even in a short fit

@@ -46,7 +46,8 @@ SELECTION = seeds.SELECTION.start
 @dataclass(frozen=True)
 class Victim:
     """
-    An agent to be attacked.
+    An agent to be attacked, with its environments: what an attack sees of a
+    :class:`sb3_barpo.agents.load.LoadedAgent`, or of a model and environments that come from no file.
 
     :param model: The agent.
     :param venv: Its environments without an attack. They are pickled, so use ``DummyVecEnv``.
@@ -101,8 +102,8 @@ class Task(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Target:
-    """A victim with what its tasks have in common."""
+class PackedVictim:
+    """A victim as it is sent to processes, with what its tasks have in common."""
 
     content: bytes
     folder: Path
@@ -112,7 +113,7 @@ class Target:
     @classmethod
     def of(
         cls, victim: Victim, folder: Path, epsilon: float, seed: int, n_episodes: int, deterministic: bool
-    ) -> "Target":
+    ) -> "PackedVictim":
         """
         :param victim: The victim.
         :param folder: Where its members are stored.
@@ -120,7 +121,7 @@ class Target:
         :param seed: Seed of the search.
         :param n_episodes: Episodes by which members are compared.
         :param deterministic: Whether the victim takes its most likely action.
-        :return: The target.
+        :return: The packed victim.
         :raises TypeError: if the environments cannot be sent to other processes.
         """
         folder.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,7 @@ import pandas as pd
 from sb3_barpo.attacks import ATTACKS, LearnedAttack, RobustSarsa, SarsaMAD, WorstQ
 from sb3_barpo.evaluation.budgets import Budget, make_budget
 from sb3_barpo.evaluation.judged import env_of
-from sb3_barpo.evaluation.members import Target, Task, Victim, mean_return, run_tasks
+from sb3_barpo.evaluation.members import PackedVictim, Task, Victim, mean_return, run_tasks
 from sb3_barpo.resume import read_record
 from sb3_barpo.training.robust import RobustUpdate
 
@@ -54,26 +54,26 @@ def find_attacks(
     if unknown:
         raise ValueError(f"Only attacks that are learned can be searched for, but {', '.join(unknown)} is not.")
     with ExitStack() as stack:
-        targets = [_target(victim, budget, epsilon, seed, deterministic, stack) for victim in victims]
+        packed_victims = [_packed(victim, budget, epsilon, seed, deterministic, stack) for victim in victims]
         first = [name for name in names if name not in ON_SARSA]
         if on_sarsa := [name for name in names if name in ON_SARSA]:
             first = list(dict.fromkeys([*first, RobustSarsa.name]))
         best = _best(
-            [task for target, budget in targets for name in first for task in _tasks(target, budget, name)],
+            [task for packed, budget in packed_victims for name in first for task in _tasks(packed, budget, name)],
             n_jobs,
             progress_bar,
         )
         if on_sarsa:
             mixed = [
                 task
-                for target, grid in targets
+                for packed, grid in packed_victims
                 for name in on_sarsa
-                for task in _tasks(target, grid, name, best[target.folder, RobustSarsa.name])
+                for task in _tasks(packed, grid, name, best[packed.folder, RobustSarsa.name])
             ]
             best |= _best(mixed, n_jobs, progress_bar)
         return [
-            {name: LearnedAttack.load(best[target.folder, name].with_suffix(".zip"), victim.model) for name in names}
-            for victim, (target, _) in zip(victims, targets, strict=True)
+            {name: LearnedAttack.load(best[packed.folder, name].with_suffix(".zip"), victim.model) for name in names}
+            for victim, (packed, _) in zip(victims, packed_victims, strict=True)
         ]
 
 
@@ -96,20 +96,20 @@ def members_tried(folder: Path) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _target(
+def _packed(
     victim: Victim, budget: str | Budget, epsilon: float, seed: int, deterministic: bool, stack: ExitStack
-) -> tuple[Target, Budget]:
+) -> tuple[PackedVictim, Budget]:
     folder = victim.folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="attacks-")))
     env_id, _ = env_of(victim.venv)
     grid = make_budget(budget, env_id, isinstance(victim.model, RobustUpdate), victim.venv.num_envs)
-    return Target.of(victim, folder, epsilon, seed, grid.n_episodes, deterministic), grid
+    return PackedVictim.of(victim, folder, epsilon, seed, grid.n_episodes, deterministic), grid
 
 
-def _tasks(target: Target, budget: Budget, attack: str, base: Path | None = None) -> list[Task]:
+def _tasks(packed: PackedVictim, budget: Budget, attack: str, base: Path | None = None) -> list[Task]:
     members = budget.members.get(attack)
     if not members:
         raise ValueError(f"The budget has no members for {attack}: it has some for {', '.join(budget.members)}.")
-    return [target.task(member, base) for member in members]
+    return [packed.task(member, base) for member in members]
 
 
 def _best(tasks: list[Task], n_jobs: int, progress_bar: bool) -> dict[tuple[Path, str], Path]:
