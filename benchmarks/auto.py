@@ -31,7 +31,9 @@ HERE = Path(__file__).parent
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--agents", type=Path, nargs="+", required=True, help="their folders")
+    parser.add_argument(
+        "--agents", type=Path, nargs="+", default=sorted(HERE.glob("hopper/agents/*")), help="their folders"
+    )
     parser.add_argument("--env", default="Hopper-v5")
     parser.add_argument("--epsilon", type=float, default=0.075)
     parser.add_argument("--steps", type=int, default=AutoBudget.steps, help="of each fit in the first round")

@@ -310,7 +310,7 @@ class Heavier(Regularised):
 
 
 @dataclass(frozen=True)
-class Other(WorstCase):
+class Other(Regularised):
     def slopes(self, rows: Any, samples: Any) -> Any:
         right = super().slopes(rows, samples)
         return right._replace(loss=2 * right.loss)

@@ -81,8 +81,8 @@ def test_values_are_learned_too(kind: Any) -> None:
     """In units of the rewards that the adversary will get, so that the first update has a critic."""
     venv = systems()
     model = controller()
-    attack = kind(model, 0.2, seed=0, n_steps=64, batch_size=64).imitate(Outwards(model, 0.2), venv, 2048)
-    assert float(attack._rewards.count) > 2000
+    attack = kind(model, 0.2, seed=0, n_steps=64, batch_size=64).imitate(Outwards(model, 0.2), venv, 8192)
+    assert float(attack._rewards.count) > 8000
     policy = attack.adversary_model.policy
     with th.no_grad():
         small, large = (policy.predict_values(th.full((1, 2), size)).item() for size in (0.1, 1.0))

@@ -198,6 +198,7 @@ def test_the_paper_s_grid_is_the_published_one() -> None:
     assert {name: len(members) for name, members in hopper.members.items()} == {
         "robust_sarsa": 30,
         "sarsa_mad": 10,
+        "worst_q": 1,  # takes over a Robust Sarsa, at no cost
         "sarl": 216,
         "paad": 216,
     }

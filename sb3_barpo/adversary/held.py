@@ -112,6 +112,7 @@ class HeldLimits:
             least, most = rows.min(0), rows.max(0)
             low, high = (end.double().cpu().numpy() for end in ends)
             outside = (least < low - _rounding(low)) | (most > high + _rounding(high))
+            outside &= np.isfinite(least) & np.isfinite(most)  # what is no number is refused elsewhere
             if outside.any():
                 self._break(key, outside, np.where(least < low, least, most), low, high, normalized)
 

@@ -128,7 +128,7 @@ class Attack(ABC):
         :raises ValueError: if the shape is not that of the space, a value is NaN or infinite, or a recurrent
             victim's memory is missing.
         """
-        self._check_batch(observations)
+        self.check_batch(observations)
         if self.epsilon == 0:
             return observations
         clean: Any = obs_as_tensor(observations, self.model.device)
@@ -189,7 +189,11 @@ class Attack(ABC):
             values = clean + self.ball.whole(values - clean, self.epsilon, key)
         return in_type_of(clean, values)
 
-    def _check_batch(self, observations: Any) -> None:
+    def check_batch(self, observations: Any) -> None:
+        """
+        :param observations: Arrays that should be a batch of the space's observations.
+        :raises ValueError: if they are not, or a value is NaN or infinite.
+        """
         parts, spaces = by_parts(observations), by_parts(self.observation_space)
         if parts.keys() != spaces.keys() or any(
             part.ndim == 0 or part.shape[1:] != spaces[key].shape for key, part in parts.items()

@@ -45,6 +45,7 @@ def _perturbed(
     if starts is not None:
         attack.begin(starts)
     seen = by_key(maybe_transpose, batch, attack.observation_space)
+    attack.check_batch(seen)
     perturbed = attack.perturb(seen, limits.behind(attack.observation_space, venv, seen), memory)
     if memory is not None:
         memory.advance(perturbed)

@@ -106,11 +106,13 @@ def bare_predictor(model: Any) -> Any:
     :param model: A model.
     :return: One that predicts the same by bare operations; the model itself, where model or policy are not recognised.
     """
-    policy = model.policy
+    policy: Any = getattr(model, "policy", None)
+    if not mlp.is_mlp(policy):
+        return model
     is_own = type(model).predict is not BaseAlgorithm.predict or "predict" in vars(model) or policy.squash_output
     for name, owner in _PREDICTS.items():
         is_own |= getattr(type(policy), name) is not getattr(owner, name) or name in vars(policy)
-    return model if is_own or not mlp.is_mlp(policy) else BarePredictor(model)
+    return model if is_own else BarePredictor(model)
 
 
 _PREDICTS = {"predict": BasePolicy, "obs_to_tensor": BaseModel, "_predict": ActorCriticPolicy}

@@ -107,9 +107,9 @@ def _check_slopes(loss: OuterLoss, log_prob: th.Tensor, samples: Samples) -> Non
     terms = loss(Rows(leaves[0], lambda: leaves[1]), samples)
     found = th.autograd.grad(terms.loss, leaves, allow_unused=True, materialize_grads=True)
     demand(
-        alike(stated.loss, terms.loss.detach()) and alike(stated.logs, named(terms.logs)),
+        stated.loss is None or (alike(stated.loss, terms.loss.detach()) and alike(stated.logs, named(terms.logs))),
         loss,
-        "slopes() must return the same loss and the same logs as a call.",
+        "slopes() must return the same loss and the same logs as a call, or None for the loss.",
     )
     to_kl = th.zeros_like(apart) if stated.kl is None else stated.kl
     demand(
