@@ -209,7 +209,7 @@ def test_a_budget_of_nothing_is_refused(name: str, value: Any) -> None:
 
 
 def test_its_budget_goes_with_it_alone() -> None:
-    with pytest.raises(ValueError, match="An AutoBudget goes with attacks='auto'. Other attacks take 'quick'"):
+    with pytest.raises(ValueError, match=r"An AutoBudget goes with attacks='auto'\. Other attacks take 'quick'"):
         evaluate_robustness(controller(), systems(), "mad", EPSILON, budget=SMALL)
 
 

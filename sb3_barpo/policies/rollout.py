@@ -109,7 +109,7 @@ def bare_predictor(model: Any) -> Any:
     policy: Any = getattr(model, "policy", None)
     if not mlp.is_mlp(policy):
         return model
-    is_own = type(model).predict is not BaseAlgorithm.predict or "predict" in vars(model) or policy.squash_output
+    is_own = type(model).predict is not BaseAlgorithm.predict or "predict" in vars(model) or bool(policy.squash_output)
     for name, owner in _PREDICTS.items():
         is_own |= getattr(type(policy), name) is not getattr(owner, name) or name in vars(policy)
     return model if is_own else BarePredictor(model)
