@@ -34,7 +34,7 @@ demo: venv ## train a small robust agent, attack it, report (DEMO_ARGS)
 	$(BIN)/python -m sb3_barpo demo $(DEMO_ARGS)
 
 test: venv ## the default tests (PYTEST_ARGS, e.g. '-m slow' or '-n 4')
-	$(BIN)/python -m pytest -m "not slow" -n 2 $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadgroup $(PYTEST_ARGS)
 
 lint: venv ## check style and formatting
 	$(BIN)/ruff check

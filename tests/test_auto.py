@@ -23,6 +23,9 @@ SMALL = AutoBudget(steps=2048, rounds=2, n_episodes=8)
 #: Small enough for everything but strength.
 TINY = AutoBudget(steps=64, rounds=2, n_episodes=1)
 
+# What its fixtures make is made once, in one process.
+pytestmark = pytest.mark.xdist_group("auto")
+
 
 def hunt(folder: Path | None, budget: AutoBudget = SMALL, **kwargs: Any) -> Found:
     (found,) = find_auto([Victim(controller(), systems(), folder)], EPSILON, budget, **kwargs)

@@ -105,7 +105,10 @@ def test_every_example_is_listed() -> None:
 
 
 #: They train for longer, or start processes of their own.
-LONG = {"sensors.py", "pixels.py", "defences.py", "tune_strength.py", "compare_seeds.py"}
+LONG = {
+    "compare_ppo_arpo_barpo.py", "compare_seeds.py", "defences.py", "learned_attacks.py", "pixels.py", "recurrent.py",
+    "sensors.py", "tune_strength.py",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(

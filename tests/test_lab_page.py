@@ -78,6 +78,9 @@ const mapped = () => new Promise(done => (function look() {
 
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium")
 
+# What its fixtures make is made once, in one process.
+pytestmark = pytest.mark.xdist_group("lab_page")
+
 
 def browse(page: Path, fragment: str = "") -> str:
     """The page's elements when its scripts are done."""

@@ -14,6 +14,9 @@ from sb3_barpo.testing.traps import TRAPS, Trap
 
 N_EPISODES = 32
 
+# What its fixtures make is made once, in one process.
+pytestmark = pytest.mark.xdist_group("traps")
+
 
 class Played:
     """A trap that is played."""

@@ -73,6 +73,7 @@ def test_ten_killed_workers_lose_nothing(tmp_path: Path) -> None:
 
 
 @needs_signals
+@pytest.mark.slow
 def test_sigkill_from_outside_ten_times(tmp_path: Path) -> None:
     """At any moment of a worker's life; what had finished stays as it was, to the letter."""
     n_trials, log = 12, tmp_path / "log"
