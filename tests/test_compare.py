@@ -91,6 +91,8 @@ def test_variants_and_strengths_by_environment() -> None:
         ({"algorithms": [{"algo": "ppo", "normalize": False}]}, "normalize must be the same for all"),
         ({"algorithms": ["ppo"], "hyperparams": {"kappa": 1}}, "Unknown setting 'kappa'"),
         ({"algorithms": ["ppo", "barpo"], "hyperparams": {"n_stepps": 1}}, "Did you mean 'n_steps'"),
+        ({"algorithms": ["barpo"], "hyperparams": {"sensors": "x.yml"}}, "plain PPO has no spec sheet"),
+        ({"algorithms": [{"algo": "barpo", "sensors": "x.yml"}]}, "evaluate AGENTS --sensors FILE"),
         ({"algorithms": ["ppo"], "steps": {"Hoper-v5": 1}}, "steps is given for Hoper-v5, which is none of"),
         ({"algorithms": ["ppo"], "attacks": ["fog"]}, "Unknown attack 'fog'"),
         ({"algorithms": ["ppo"], "env": "Nowhere-v0"}, "no environment 'Nowhere-v0'"),

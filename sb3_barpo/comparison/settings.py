@@ -125,6 +125,11 @@ class Comparison:
         return {key: value for key, value in dataclasses.asdict(self).items() if value not in (None, {}, [], ())}
 
     def _check(self, variants: Sequence[tuple[str, str, dict[str, Any]]]) -> None:
+        if "sensors" in self.hyperparams or any("sensors" in own for _, _, own in variants):
+            raise ValueError(
+                "compare attacks in the ball of each agent, and plain PPO has no spec sheet, so sensors cannot be compared "
+                "here. Train the agents, then attack all within one sheet: evaluate AGENTS --sensors FILE."
+            )
         for _, algo, own in variants:
             check_settings(algo, own)
             if alike := {"n_envs", "n_timesteps", "normalize"} & own.keys():
