@@ -114,6 +114,7 @@ class Evaluation:
         :data:`sb3_barpo.seeds.CALLBACKS`.
     :param n_envs: Number of environments that step together, at most.
     :param budget: How hard to search for attacks that are learned.
+    :param sensors: A spec sheet as plain data, within which all agents are attacked; strengths are shares of it.
     :raises ValueError: for a setting out of range or an unknown attack; now, and not when the agents are trained.
     """
 
@@ -123,6 +124,7 @@ class Evaluation:
     seed: int | None = None
     n_envs: int = 10
     budget: str = "quick"
+    sensors: Any = None
 
     def __post_init__(self) -> None:
         EvalConfig(self.n_eval_episodes, REPORT.start if self.seed is None else self.seed)
@@ -266,6 +268,7 @@ def attack(agent: Agent | Trained, evaluation: Evaluation, root: Path) -> Robust
         algorithm=agent.label or agent.algo,
         budget=evaluation.budget,
         folder=folder / "attacks",
+        sensors=evaluation.sensors,
     )
     env.close()
     report.to_csv(folder / "episodes.csv")

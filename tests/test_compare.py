@@ -53,6 +53,20 @@ def test_agents_have_the_settings_of_the_packaged_entries() -> None:
     assert settings.tasks()[1].agents[2].kwargs["temperature"] == read("carppo")["Ant-v5"]["temperature"]
 
 
+def test_a_spec_sheet_is_one_for_all(tmp_path: Path) -> None:
+    """Plain PPO is attacked within it too, at the same share."""
+    sheet = {"sensors": {"0": {"bound": 0.05}}}
+    report = compare(["ppo", "barpo"], BRIEF, [0], output=tmp_path, sensors=sheet, **TINY)
+    (stored,) = tmp_path.glob("*/agents/barpo-seed0/agent.json")
+    barpo = json.loads(stored.read_text())
+    assert barpo["kwargs"]["epsilon"].startswith("ramp_1.0_")
+    assert barpo["kwargs"]["sensors"] == Comparison("ppo", BRIEF, sensors=sheet).sensors
+    rows = report.reports[BRIEF].to_frame()
+    assert set(rows["unit"]) == {"sheet"}
+    assert set(rows.loc[rows["attack"] != "natural", "epsilon"]) == {1.0}
+    assert compare(["ppo", "barpo"], BRIEF, [0], output=tmp_path, sensors=sheet, **TINY).reports.keys() == {BRIEF}
+
+
 def test_a_setting_goes_to_the_algorithms_that_know_it() -> None:
     settings = Comparison(["ppo", "barpo"], "Hopper-v5", [0], hyperparams={"n_steps": 64, "kappa": 2.0, "n_envs": 4})
     assert agent(settings, 0).kwargs == {"n_steps": 64}
@@ -91,8 +105,8 @@ def test_variants_and_strengths_by_environment() -> None:
         ({"algorithms": [{"algo": "ppo", "normalize": False}]}, "normalize must be the same for all"),
         ({"algorithms": ["ppo"], "hyperparams": {"kappa": 1}}, "Unknown setting 'kappa'"),
         ({"algorithms": ["ppo", "barpo"], "hyperparams": {"n_stepps": 1}}, "Did you mean 'n_steps'"),
-        ({"algorithms": ["barpo"], "hyperparams": {"sensors": "x.yml"}}, "plain PPO has no spec sheet"),
-        ({"algorithms": [{"algo": "barpo", "sensors": "x.yml"}]}, "evaluate AGENTS --sensors FILE"),
+        ({"algorithms": ["barpo"], "hyperparams": {"sensors": "x.yml"}}, "sheet is one for all"),
+        ({"algorithms": [{"algo": "barpo", "sensors": "x.yml"}]}, "--sensors FILE"),
         ({"algorithms": ["ppo"], "steps": {"Hoper-v5": 1}}, "steps is given for Hoper-v5, which is none of"),
         ({"algorithms": ["ppo"], "attacks": ["fog"]}, "Unknown attack 'fog'"),
         ({"algorithms": ["ppo"], "env": "Nowhere-v0"}, "no environment 'Nowhere-v0'"),

@@ -67,7 +67,7 @@ ROOMS: dict[str, set[str]] = {
     },
     "comparison": {
         "zoo", "experiment", "evaluation", "environments", "algorithms", "agents", "attacks", "schedules",
-        "hyperparams", "resume", "seeds", "figures", "checks",
+        "hyperparams", "sensors", "resume", "seeds", "figures", "checks",
     },
     # needs none of the rest
     "lab": {"controllers", "schedules", "figures", "checks"},

@@ -49,6 +49,12 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         help="strength to be withstood: of the attacks, and of training at its end; one for all tasks, or one for each "
         "in the order of --env (default: the entry's)",
     )
+    how.add_argument(
+        "--sensors",
+        metavar="FILE",
+        help="spec sheet of the sensors: training and all attacks stay within it, and --epsilon is a share of it "
+        "(default: 1)",
+    )
     how.add_argument("--episodes", type=int, help="episodes for each attack (default: 50)")
     how.add_argument("--eval-seed", type=int, help=f"seed of the first episode (default: {REPORT.start})")
     run = sub.add_argument_group("run and report")
@@ -73,7 +79,7 @@ def _compare(**args: Any) -> None:
         settings = from_file(files[0])
     elif args["algorithms"]:
         settings["algorithms"] = args["algorithms"]
-    names = ("env", "seeds", "n_envs", "gym_packages", "attacks", "budget", "eval_seed")
+    names = ("env", "seeds", "n_envs", "gym_packages", "attacks", "budget", "eval_seed", "sensors")
     settings |= {name: args[name] for name in names if args[name] is not None}
     if args["episodes"] is not None:
         settings["n_eval_episodes"] = args["episodes"]

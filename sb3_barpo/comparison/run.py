@@ -19,6 +19,7 @@ from sb3_barpo.evaluation.progress import Progress, Tell
 from sb3_barpo.experiment import Agent, Evaluation, Trained
 from sb3_barpo.resume import check_writable
 from sb3_barpo.seeds import REPORT
+from sb3_barpo.sensors import SensorsLike
 
 
 class FailedAgentsError(RuntimeError):
@@ -39,6 +40,7 @@ def compare(
     n_eval_episodes: int = 50,
     eval_seed: int = REPORT.start,
     gym_packages: Sequence[str] = (),
+    sensors: SensorsLike | None = None,
     *,
     output: str | Path = "comparison",
     n_jobs: int = 1,
@@ -71,6 +73,8 @@ def compare(
     :param n_eval_episodes: Episodes for each attack.
     :param eval_seed: Seed of the first episode.
     :param gym_packages: Modules to import, which register environments.
+    :param sensors: A spec sheet, its YAML file, or it as plain data: robust algorithms train within it, and all agents
+        are attacked within it. ``epsilon`` then is a share of the sheet, by default 1.
     :param output: Folder to write to: ``report.md`` with its pictures, ``agents.csv``, ``algorithms.csv``,
         ``tables.tex``, ``settings.json``, and for each task a folder with ``rows.csv`` and the agents.
     :param n_jobs: Number of processes.
@@ -96,6 +100,7 @@ def compare(
         n_eval_episodes=n_eval_episodes,
         eval_seed=eval_seed,
         gym_packages=gym_packages,
+        sensors=sensors,
     )
     output = Path(output)
     check_writable(output)

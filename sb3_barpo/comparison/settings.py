@@ -19,6 +19,7 @@ from sb3_barpo.hyperparams import entry, read
 from sb3_barpo.resume import write_record
 from sb3_barpo.schedules import as_schedule
 from sb3_barpo.seeds import REPORT
+from sb3_barpo.sensors import as_sensors
 from sb3_barpo.zoo.settings import check_settings, known_settings
 
 _TRAINED = {"label", "path", "env", *(field.name for field in dataclasses.fields(Trained))} - {"digest"}
@@ -70,12 +71,15 @@ class Comparison:
     n_eval_episodes: int = 50
     eval_seed: int = REPORT.start
     gym_packages: Sequence[str] = ()
+    sensors: Any = None
 
     def __post_init__(self) -> None:
         for name in ("algorithms", "env", "seeds", "agents", "attacks", "gym_packages"):
             value = getattr(self, name)
             one = isinstance(value, str | int | Mapping)
             object.__setattr__(self, name, [value] if one else list(value))
+        if self.sensors is not None:  # as data: what is stored must not change with a file
+            object.__setattr__(self, "sensors", json.loads(json.dumps(as_sensors(self.sensors).spec())))
         if not self.algorithms and not self.agents:
             raise ValueError("There is nothing to compare: name algorithms, such as ppo and barpo, or trained agents.")
         if not self.env:
@@ -115,7 +119,12 @@ class Comparison:
             if not agents and not given:
                 raise ValueError(f"There is nothing to compare on {env}: no algorithm, and no trained agent.")
             evaluation = Evaluation(
-                [epsilon], list(self.attacks), self.n_eval_episodes, self.eval_seed, budget=self.budget
+                [epsilon],
+                list(self.attacks),
+                self.n_eval_episodes,
+                self.eval_seed,
+                budget=self.budget,
+                sensors=self.sensors,
             )
             tasks.append(Task(env, [*agents, *given], evaluation))
         return tasks
@@ -127,8 +136,8 @@ class Comparison:
     def _check(self, variants: Sequence[tuple[str, str, dict[str, Any]]]) -> None:
         if "sensors" in self.hyperparams or any("sensors" in own for _, _, own in variants):
             raise ValueError(
-                "compare attacks in the ball of each agent, and plain PPO has no spec sheet, so sensors cannot be compared "
-                "here. Train the agents, then attack all within one sheet: evaluate AGENTS --sensors FILE."
+                "The spec sheet is one for all, also for attacks on plain PPO. Give it to compare itself: sensors, or "
+                "--sensors FILE."
             )
         for _, algo, own in variants:
             check_settings(algo, own)
@@ -150,6 +159,8 @@ class Comparison:
         given = self.epsilon.get(env) if isinstance(self.epsilon, Mapping) else self.epsilon
         if given is not None:
             return float(given)
+        if self.sensors is not None:
+            return 1.0  # the sheet
         algo = next((algo for _, algo, _ in variants if algo in OURS), "barpo")
         return float(as_schedule(entry(algo, find_env(env, self.gym_packages))["epsilon"])(0.0))
 
@@ -161,6 +172,7 @@ class Comparison:
                 del settings[key]  # what the algorithm takes by itself
         if algo in OURS:
             settings["epsilon"] = _ending_at(settings["epsilon"], epsilon)
+            settings |= {} if self.sensors is None else {"sensors": self.sensors}
         settings |= {key: value for key, value in self.hyperparams.items() if key in known_settings(algo)} | own
         steps = self.steps.get(env) if isinstance(self.steps, Mapping) else self.steps
         entry_steps, entry_envs = int(settings.pop("n_timesteps")), settings.pop("n_envs", 1)
