@@ -1,6 +1,6 @@
 """What users hand over: compiled policies, and texts where a model, an environment or an attack belongs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ import pytest
 import torch as th
 from helpers import TINY, make_envs
 from stable_baselines3 import PPO
+from torch.distributions import Distribution
 
 from sb3_barpo import BARPO
 from sb3_barpo.attacks import (
@@ -28,6 +29,14 @@ from sb3_barpo.evaluation.trace import trace_episode
 from sb3_barpo.policies.views import uncompiled
 
 FILE, ENV = "agents/ppo.zip", "Pendulum-v1"
+
+
+@pytest.fixture(autouse=True)
+def _validation_as_before() -> Iterator[None]:
+    """PyTorch's compiler turns the validation of all distributions off, for good."""
+    before = Distribution._validate_args
+    yield
+    Distribution.set_default_validate_args(before)
 
 
 def pair(kind: type[PPO] = PPO) -> tuple[PPO, PPO]:
