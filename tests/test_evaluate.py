@@ -163,6 +163,7 @@ def test_a_broken_attacker_is_named(agents: Path, tmp_path: Path, capsys: pytest
     shutil.rmtree(tmp_path / "attacks")
 
 
+@pytest.mark.slow
 def test_auto_says_whether_its_search_was_done(agents: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With two agents, all of whose attackers are found again."""
     tiny = AutoBudget(steps=64, rounds=1, n_episodes=1)

@@ -186,7 +186,7 @@ def test_the_zoo_takes_the_entry(tmp_path: Path) -> None:
     assert make_model(replace(agent, kwargs=kwargs))._adversary.solver.first.n_steps == 5  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize("normalize", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_the_script_trains_the_agent(normalize: bool, tmp_path: Path) -> None:
     agent = replace(AGENT, normalize=normalize, kwargs={**AGENT.kwargs, "clip_range": "lin_0.2", **RELU})
     (tmp_path / "best.py").write_text(script(agent, plain(STRENGTH, "barpo")))
