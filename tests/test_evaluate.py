@@ -100,6 +100,7 @@ def test_the_attackers_serve_again(agents: Path, tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(RobustnessReport.from_csv(tmp_path / "report.csv").to_frame(), report)
 
 
+@pytest.mark.slow
 def test_processes_change_nothing(agents: Path, tmp_path: Path) -> None:
     command(agents, tmp_path / "1", "--attacks", "mad", "paad")
     command(agents, tmp_path / "2", "--attacks", "mad", "paad", "--jobs", "2")

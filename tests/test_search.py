@@ -153,6 +153,7 @@ find(Path({folder!r}), ALL)
 """
 
 
+@pytest.mark.slow
 def test_a_search_that_is_killed_goes_on_where_it_was(tmp_path: Path) -> None:
     """Killed three times, each time when a few more members are finished."""
     script = KILLED.format(tests=str(Path(__file__).parent), folder=str(tmp_path))
