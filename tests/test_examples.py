@@ -107,7 +107,8 @@ def test_every_example_is_listed() -> None:
 #: They train for longer, or start processes of their own.
 LONG = {
     "certify.py", "compare_ppo_arpo_barpo.py", "compare_seeds.py", "controllers.py", "custom_adversary.py",
-    "defences.py", "evaluate_during_training.py", "learned_attacks.py", "pixels.py", "recurrent.py", "sensors.py", "tune_strength.py",
+    "defences.py", "evaluate_during_training.py", "learned_attacks.py", "pixels.py", "recurrent.py",
+    "sensors.py", "tune_strength.py",
 }  # fmt: skip
 
 
