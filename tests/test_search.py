@@ -106,6 +106,7 @@ def test_several_victims_are_searched_together(tmp_path: Path) -> None:
     assert len(records(tmp_path / "a")) == len(records(tmp_path / "b")) == 1
 
 
+@pytest.mark.slow
 def test_processes_and_repetition_change_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     find(tmp_path / "one", ["sarl"])
     find(tmp_path / "two", ["sarl"], n_jobs=2, progress_bar=True)

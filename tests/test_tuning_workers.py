@@ -128,6 +128,7 @@ def test_a_command_that_was_killed_goes_on_beside_its_old_workers(tmp_path: Path
 
 
 @needs_signals
+@pytest.mark.slow
 def test_ctrl_c_ends_all_processes_and_their_trials_are_tried_again(tmp_path: Path) -> None:
     log = tmp_path / "log"
     command = start(tmp_path, str(log), 4, 2, hundredths=12_000)
