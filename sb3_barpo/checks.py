@@ -23,11 +23,12 @@ def require_model(model: object) -> None:
     :param model: What was given for an agent.
     :raises TypeError: if it is a text or a path.
     """
-    if isinstance(model, str | PathLike):
-        raise TypeError(
-            f"{str(model)!r} is a text, where an agent belongs. Load it: PPO.load({str(model)!r}), or "
-            "sb3_barpo.agents.load_agent, which finds its algorithm, its environment and its statistics too."
-        )
+    _require_no_text(
+        model,
+        "an agent",
+        "Load it: PPO.load({0}), or sb3_barpo.agents.load_agent, which finds its algorithm, its environment and its "
+        "statistics too.",
+    )
 
 
 def require_env(env: object) -> None:
@@ -35,11 +36,12 @@ def require_env(env: object) -> None:
     :param env: What was given for an environment.
     :raises TypeError: if it is a text or a path.
     """
-    if isinstance(env, str | PathLike):
-        raise TypeError(
-            f"{str(env)!r} is a text, where an environment belongs. Make it: make_vec_env({str(env)!r}), wrapped as in "
-            "training, by VecNormalize.load(path, venv) for example; or take it from sb3_barpo.agents.load_agent."
-        )
+    _require_no_text(
+        env,
+        "an environment",
+        "Make it: make_vec_env({0}), wrapped as in training, by VecNormalize.load(path, venv) for example; or take it "
+        "from sb3_barpo.agents.load_agent.",
+    )
 
 
 def require_attack(attack: object) -> None:
@@ -47,11 +49,17 @@ def require_attack(attack: object) -> None:
     :param attack: What was given for an attack.
     :raises TypeError: if it is a text or a path.
     """
-    if isinstance(attack, str | PathLike):
-        raise TypeError(
-            f"{str(attack)!r} is a text, where an attack belongs. Make it for the model that it attacks: "
-            "MAD(model, epsilon=0.075), or LearnedAttack.load(path, model)."
-        )
+    _require_no_text(
+        attack,
+        "an attack",
+        "Make it for the model that it attacks: MAD(model, epsilon=0.075), or LearnedAttack.load(path, model).",
+    )
+
+
+def _require_no_text(value: object, what: str, remedy: str) -> None:
+    if isinstance(value, str | PathLike):
+        text = repr(str(value))
+        raise TypeError(f"{text} is a text, where {what} belongs. {remedy.replace('{0}', text)}")
 
 
 def is_number(value: object) -> TypeGuard[float]:

@@ -225,3 +225,8 @@ def test_max_kl_raises_the_divergence_at_least_as_far_as_mad() -> None:
         for kind in (MaxKL, MAD)
     )
     assert one >= other
+
+
+def test_the_worst_action_needs_a_space_that_has_one() -> None:
+    with pytest.raises(TypeError, match=r"of a Box or a Discrete space, but the actions are MultiBinary\(2\)"):
+        TowardsWorst(Ridge(), spaces.MultiBinary(2))  # type: ignore[arg-type]

@@ -141,9 +141,9 @@ def test_the_action_value_is_the_analytic_one(monkeypatch: pytest.MonkeyPatch) -
     seen: list[Transitions] = []
 
     class Watched(RobustSarsa):
-        def _epoch(self, tell: Any) -> int:
-            seen.append(self._under_way.data)
-            return super()._epoch(tell)
+        def _epoch(self, state: Any, tell: Any) -> int:
+            seen.append(state.data)
+            return super()._epoch(state, tell)
 
     attack = Watched(the_model(LOG_STD), EPSILON, seed=0, **SARSA_SETTINGS).fit(systems(32), 16_384)
 

@@ -87,11 +87,14 @@ class TowardsWorst(Objective):
 
     :param q: The action value.
     :param space: Space of the actions, ``Box`` or ``Discrete``.
+    :raises TypeError: for another space.
     """
 
-    def __init__(self, q: QNetwork, space: spaces.Box | spaces.Discrete) -> None:
+    def __init__(self, q: QNetwork, space: spaces.Space[Any]) -> None:
+        if not isinstance(space, spaces.Box | spaces.Discrete):
+            raise TypeError(f"The worst action is one of a Box or a Discrete space, but the actions are {space}.")
         self.q = q
-        self.space = space
+        self.space: Any = space
 
     def prepare(self, policy: Policy, observations: th.Tensor, samples: Samples | None = None) -> Goal:
         with th.no_grad():
@@ -105,7 +108,6 @@ class TowardsWorst(Objective):
 
     def _corners(self, taken: th.Tensor) -> th.Tensor:
         """Corners of the space of actions; where it has no end, of a box around the action."""
-        assert isinstance(self.space, spaces.Box)
         low, high = (
             th.as_tensor(limit, dtype=taken.dtype, device=taken.device).flatten()
             for limit in (self.space.low, self.space.high)

@@ -137,13 +137,12 @@ class RobustSarsa(LearnedAttack, GradientAttack):
         left = total_timesteps
         while left > 0:
             self._seed_all(venv)
-            if self._under_way is None:
-                self._begin(venv, left, tell)
-            steps = self._epoch(tell)
+            state = self._under_way or self._begin(venv, left, tell)
+            steps = self._epoch(state, tell)
             left -= steps
             yield steps
 
-    def _begin(self, venv: VecEnv, total_timesteps: int, tell: Callable[[float], object]) -> None:
+    def _begin(self, venv: VecEnv, total_timesteps: int, tell: Callable[[float], object]) -> _UnderWay:
         q = self.q
         if self.origin is None:
             q = QNetwork(self.observation_space, self.model.action_space).to(self.model.device)
@@ -151,14 +150,13 @@ class RobustSarsa(LearnedAttack, GradientAttack):
         data = _collect(self.model, q, venv, total_timesteps, self.gamma, lambda steps: tell(steps / 2))
         self.q.load_state_dict(q.state_dict())
         self._under_way = _UnderWay(data, self._adam(), 0, total_timesteps, self.origin is not None)
+        return self._under_way
 
     def _adam(self) -> th.optim.Adam:
         return th.optim.Adam(self.q.parameters(), lr=self.learning_rate, eps=1e-5)
 
-    def _epoch(self, tell: Callable[[float], object]) -> int:
+    def _epoch(self, state: _UnderWay, tell: Callable[[float], object]) -> int:
         """One pass over the data. :return: For how many steps of the fit it stands."""
-        state = self._under_way
-        assert state is not None
         data, optimizer = state.data, state.optimizer
         batches = th.split(th.randperm(len(data.rewards), device=self.model.device), self.batch_size)
         for i, rows in enumerate(batches):

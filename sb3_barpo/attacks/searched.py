@@ -4,7 +4,6 @@ import copy
 from typing import Any
 
 import torch as th
-from gymnasium import spaces
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from sb3_barpo.adversary import KL, ActionValue, Adversary, AutoPGD, Ball, Limit, TowardsWorst, limits_of
@@ -85,10 +84,8 @@ class WorstQ(RobustSarsa):
 
     def __init__(self, model: OnPolicyAlgorithm, epsilon: float, **kwargs: Any) -> None:
         super().__init__(model, epsilon, **kwargs)
-        space = model.action_space
-        assert isinstance(space, spaces.Box | spaces.Discrete)  # QNetwork has refused others
         solver = AutoPGD(max(self.n_steps // 2, 1), restarts=1)
-        self.first = Adversary(TowardsWorst(self.q, space), solver, self.ball)
+        self.first = Adversary(TowardsWorst(self.q, model.action_space), solver, self.ball)
         self.adversary = Adversary(ActionValue(self.q), solver, self.ball)
         self.seed(self.seed_of_fit)
 

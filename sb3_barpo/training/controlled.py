@@ -48,8 +48,8 @@ def present_loss(model: Any, progress_remaining: float) -> OuterLoss:
 def check_controllers(model: Any) -> None:
     """
     :param model: An algorithm.
-    :raises ValueError: if it has a controller that does not fit its setting, or with nothing to measure, or a schedule
-        that is none.
+    :raises ValueError: if it has a controller that does not fit its setting, or with nothing to measure, or an
+        invalid schedule.
     :raises TypeError: for a strength that is nothing of the kind.
     """
     loss = model.outer_loss()

@@ -280,7 +280,7 @@ class RobustUpdate(WithSheet):
     def training_epsilon(self) -> float:
         """
         :return: The strength that the next update trains against, ``margin`` times the present ε.
-        :raises ValueError: for a margin or a strength that is none: both may be set at any time.
+        :raises ValueError: for an invalid margin or strength: both may be set at any time.
         """
         require_margin("margin", self.margin)
         progress = min(self._progress_held, max(self._current_progress_remaining, 0.0))

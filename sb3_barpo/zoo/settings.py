@@ -26,7 +26,7 @@ def check_settings(algo: str, settings: Mapping[str, Any]) -> None:
     :param settings: The entry.
     :raises ValueError: for a key that neither the Zoo nor the algorithm knows, a number written as text, or an invalid
         schedule, margin or spec sheet.
-    :raises TypeError: for a strength that is neither a number nor a schedule, or a sheet that is none.
+    :raises TypeError: for a strength that is neither a number nor a schedule, or a sheet of another type.
     :raises OSError: if the file of a sheet cannot be read.
     """
     known = known_settings(algo)
