@@ -79,18 +79,22 @@ def chosen(settings: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]
     """The part of the work that the command line chooses."""
     part = dict(settings)
     if args.tasks:
-        part["env"] = args.tasks
-        for key in ("steps", "epsilon"):
-            if isinstance(part.get(key), Mapping):
-                part[key] = {env: value for env, value in part[key].items() if env in args.tasks}
+        part = only(part, set(settings["env"]) - set(args.tasks)) | {"env": args.tasks}
     if args.algorithms:
-        part["algorithms"] = [one for one in settings["algorithms"] if one["label"] in args.algorithms]
+        part["algorithms"] = [one for one in part["algorithms"] if one["label"] in args.algorithms]
         labels = [one["label"] for one in settings["algorithms"]]
         if unknown := [label for label in args.algorithms if label not in labels]:
             raise SystemExit(f"error: no {', '.join(unknown)} in the settings: {', '.join(labels)}")
     if args.seeds:
         part["seeds"] = args.seeds
     return part
+
+
+def only(value: Any, others: set[str]) -> Any:
+    """Settings without what is given for other tasks."""
+    if isinstance(value, Mapping):
+        return {key: only(one, others) for key, one in value.items() if key not in others}
+    return [only(one, others) for one in value] if isinstance(value, list) else value
 
 
 def at(factor: float, settings: dict[str, Any], folder: Path) -> dict[str, Any]:

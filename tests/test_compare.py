@@ -108,6 +108,10 @@ def test_variants_and_strengths_by_environment() -> None:
         ({"algorithms": ["barpo"], "hyperparams": {"sensors": "x.yml"}}, "sheet is one for all"),
         ({"algorithms": [{"algo": "barpo", "sensors": "x.yml"}]}, "--sensors FILE"),
         ({"algorithms": ["ppo"], "steps": {"Hoper-v5": 1}}, "steps is given for Hoper-v5, which is none of"),
+        (
+            {"algorithms": [{"algo": "barpo", "margin": {"Hopper-v5": 1.5, "Ant-v5": 2}}]},
+            "margin is given for Ant-v5, which is none of Hopper-v5",
+        ),
         ({"algorithms": ["ppo"], "attacks": ["fog"]}, "Unknown attack 'fog'"),
         ({"algorithms": ["ppo"], "env": "Nowhere-v0"}, "no environment 'Nowhere-v0'"),
         ({"agents": [{"label": "x"}]}, "needs a label and a path"),
@@ -121,6 +125,19 @@ def test_settings_that_do_not_fit(settings: dict[str, Any], match: str) -> None:
     env = {} if match.startswith("On which") else {"env": "Hopper-v5"}
     with pytest.raises(ValueError, match=match):
         Comparison(**{**env, **settings})
+
+
+def test_a_setting_may_differ_between_tasks() -> None:
+    envs = ["Hopper-v5", "Ant-v5"]
+    algorithm = {"algo": "barpo", "margin": {"Hopper-v5": 1.5}, "adversary": {"n_steps": 3}}
+    settings = Comparison([algorithm], envs, seeds=[0], hyperparams={"gamma": {"Hopper-v5": 0.9, "Ant-v5": 0.95}})
+    hopper, ant = [task.agents[0] for task in settings.tasks()]
+    assert isinstance(hopper, Agent)
+    assert isinstance(ant, Agent)
+    assert (hopper.kwargs["margin"], hopper.kwargs["gamma"]) == (1.5, 0.9)
+    assert "margin" not in ant.kwargs
+    assert ant.kwargs["gamma"] == 0.95
+    assert hopper.kwargs["adversary"] == ant.kwargs["adversary"] == {"n_steps": 3}  # no environment: a value
 
 
 def test_a_strength_that_cannot_end_at_another(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,13 +57,15 @@ def compare(
     script with several processes, call this below ``if __name__ == "__main__":``.
 
     :param algorithms: Names of algorithms, or variants of them as mappings: ``algo``, ``label`` and own settings, such
-        as ``{"algo": "barpo", "label": "BARPO, κ 0", "kappa": 0.0}``. Settings come from the packaged entries.
+        as ``{"algo": "barpo", "label": "BARPO, κ 0", "kappa": 0.0}``. Settings come from the packaged entries. A
+        setting may be a mapping from environments to values, such as ``"margin": {"Hopper-v5": 1.5}``; the other tasks
+        keep the entry's.
     :param env: Ids of the environments, ``My-v0`` or ``mymod:My-v0``.
     :param seeds: Seeds of training.
     :param steps: Steps of training for each agent, for all tasks or by environment; by default the entry's.
     :param n_envs: Number of environments of training that step together; by default the entry's.
     :param hyperparams: Settings of all algorithms in place of the entry's. A setting that only some of them know goes
-        to those.
+        to those. By environment, as above.
     :param agents: Trained agents to be attacked beside them, as mappings: ``label``, ``path`` (one or several, one for
         each seed), ``env``, and what :class:`sb3_barpo.experiment.Trained` takes.
     :param epsilon: The strength that is to be withstood, for all tasks or by environment: that of all attacks, and of

@@ -140,7 +140,8 @@ class Comparison:
                 "--sensors FILE."
             )
         for _, algo, own in variants:
-            check_settings(algo, own)
+            for env in self.env:
+                check_settings(algo, self._on(env, own))
             if alike := {"n_envs", "n_timesteps", "normalize"} & own.keys():
                 raise ValueError(
                     f"{', '.join(sorted(alike))} must be the same for all algorithms, or the comparison says nothing. "
@@ -149,10 +150,9 @@ class Comparison:
         algos = [algo for _, algo, _ in variants]
         for key, value in self.hyperparams.items():
             takers = [algo for algo in algos if key in known_settings(algo)]
-            if not takers and algos:
-                check_settings(algos[0], {key: value})  # which says that it is unknown
-            for algo in takers:
-                check_settings(algo, {key: value})
+            for algo in takers or algos[:1]:  # the first says that it is unknown
+                for env in self.env:
+                    check_settings(algo, self._on(env, {key: value}))
 
     def _epsilon(self, env: str, variants: Sequence[tuple[str, str, dict[str, Any]]]) -> float:
         """The strength to be withstood, and attacked with."""
@@ -173,7 +173,8 @@ class Comparison:
         if algo in OURS:
             settings["epsilon"] = _ending_at(settings["epsilon"], epsilon)
             settings |= {} if self.sensors is None else {"sensors": self.sensors}
-        settings |= {key: value for key, value in self.hyperparams.items() if key in known_settings(algo)} | own
+        alike = {key: value for key, value in self.hyperparams.items() if key in known_settings(algo)}
+        settings |= self._on(env, alike) | self._on(env, own)
         steps = self.steps.get(env) if isinstance(self.steps, Mapping) else self.steps
         entry_steps, entry_envs = int(settings.pop("n_timesteps")), settings.pop("n_envs", 1)
         return Agent(
@@ -188,6 +189,18 @@ class Comparison:
             label=label,
             gym_packages=list(self.gym_packages),
         )
+
+    def _on(self, env: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """The settings of one task: a value may be a mapping from environments to values."""
+        found = {}
+        for key, value in settings.items():
+            if not (isinstance(value, Mapping) and value.keys() & set(self.env)):
+                found[key] = value
+            elif unknown := [other for other in value if other not in self.env]:
+                raise ValueError(f"{key} is given for {', '.join(unknown)}, which is none of {', '.join(self.env)}.")
+            elif env in value:
+                found[key] = value[env]
+        return found
 
     def _trained(self, env: str) -> list[Agent | Trained]:
         agents: list[Agent | Trained] = []
