@@ -27,6 +27,9 @@ from sb3_barpo.vec_envs import Wrapper
 #: The learned attacks that may be an agent's opponent.
 ATTACKERS: dict[str, type[PolicyAttack]] = {kind.name: kind for kind in (SARL, PAAD)}
 
+#: What attackers have of their agent's settings, if not told otherwise.
+SHARED = "learning_rate", "n_steps", "batch_size", "n_epochs", "gamma", "gae_lambda"
+
 
 class Turns:
     """
@@ -167,8 +170,8 @@ class ATLA(RobustPPO):
 
     :param args: As in :class:`sb3_barpo.training.robust.RobustUpdate`.
     :param attacker: ``"sarl"`` or ``"paad"``.
-    :param attacker_kwargs: Arguments of the attacker's PPO, by default those of SB3 with the agent's ``n_steps`` and
-        ``batch_size``.
+    :param attacker_kwargs: Arguments of the attacker's PPO. By default its learning rate, rollouts, epochs and
+        discounts are the agent's, all else is SB3's.
     :param weight: Of the penalty, see :class:`sb3_barpo.losses.Regularised`.
     :param kwargs: As in :class:`sb3_barpo.training.robust.RobustUpdate`.
     :raises ValueError: for an unknown attacker.
@@ -201,7 +204,7 @@ class ATLA(RobustPPO):
         return [*super()._excluded_save_params(), "_noise", "_attack", "_turns", "_attacked", "_attackers_callback"]
 
     def _new_attack(self) -> PolicyAttack:
-        settings = {"n_steps": self.n_steps, "batch_size": self.batch_size, **(self.attacker_kwargs or {})}
+        settings = {name: getattr(self, name) for name in SHARED} | (self.attacker_kwargs or {})
         kind: Any = ATTACKERS[self.attacker]
         attack: PolicyAttack = kind(self, 1.0, ball=self._adversary.ball, **{"seed": self.seed, **settings})
         return attack
