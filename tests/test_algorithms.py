@@ -127,7 +127,7 @@ def test_the_tables_under_their_former_addresses() -> None:
     assert list(agents.ALGORITHMS) == list(ALGORITHMS)
     assert agents.algorithm("barpo") is BARPO
     without = ["barpo", "arpo", "sappo", "sppo", "sappo_convex", "carppo", "radialppo", "wocarppo", "atla"]
-    recurrent = ["barpo_lstm", "arpo_lstm", "sappo_lstm", "carppo_lstm"]
+    recurrent = ["barpo_lstm", "arpo_lstm", "sappo_lstm", "carppo_lstm", "atla_lstm"]
     assert dict.fromkeys(without, "ppo") | dict.fromkeys(recurrent, "ppo_lstm") == zoo.ALGORITHMS
 
 
