@@ -4,7 +4,10 @@ All defences on two tasks, three seeds: natural return and the worst of six atta
     make bench BENCH=defences_table BENCH_ARGS="--jobs 2"
 
 Nobody's settings were tuned for these tasks. PPO's are the same for all; of a defence's own, Hopper-v5 has those of the
-published code where there are any, and InvertedDoublePendulum-v5 the algorithm's defaults. Seed 0 of all comes first.
+published code where there are any, and InvertedDoublePendulum-v5 the algorithm's defaults. Smoothed policies see noise
+of four times ε, as the published one of Hopper; RADIAL-PPO has its published schedule, a quarter of training without a
+ball. Seed 0 of all comes first.
+
 A run that was killed is resumed by the same command. Writes ``<output>/<task>.csv``, one row an episode, and
 ``<output>/table.md`` after each agent of a task and seed.
 """
@@ -21,6 +24,8 @@ from sb3_barpo.experiment import Agent, Evaluation, run
 DEFENCES: dict[str, tuple[str, dict[str, Any]]] = {
     "ppo": ("ppo", {}),
     "barpo": ("barpo", {}),
+    "barpo-kappa-0": ("barpo", {"kappa": 0.0}),
+    "barpo-margin-2": ("barpo", {"margin": 2.0}),
     "arpo": ("arpo", {}),
     "sappo": ("sappo", {}),
     "carppo": ("carppo", {}),
@@ -28,14 +33,14 @@ DEFENCES: dict[str, tuple[str, dict[str, Any]]] = {
     "wocarppo": ("wocarppo", {}),
     "sappo_convex": ("sappo_convex", {}),
     "atla": ("atla", {}),
-    "atla-paad": ("atla", {"attacker": "paad"}),
+    # Published with SA-PPO's penalty.
+    "atla-paad": ("atla", {"attacker": "paad", "weight": 0.6}),
     "sppo": ("sppo", {}),
     "barpo-smoothed": ("barpo", {"policy": "SmoothedMlpPolicy"}),
 }
 
-#: Of Hopper-v5; smoothed policies have the published deviation of the noise besides.
+#: Of Hopper-v5.
 POLICY = {"log_std_init": -1.0}
-SMOOTHED = {"policy_kwargs": POLICY | {"noise_std": 0.3}}
 PPO = {"n_steps": 256, "batch_size": 256, "learning_rate": "lin_0.001"}
 
 
@@ -46,24 +51,37 @@ class Task:
     :param epsilon: Strength of the attacks, and of training at its end.
     :param ppo: Settings of PPO.
     :param own: Settings of the defences, by label.
+    :param noise: Standard deviation of the noise of smoothed policies.
     """
 
     steps: int
     epsilon: float
     ppo: dict[str, Any]
+    noise: float
     own: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def settings(self, label: str) -> dict[str, Any]:
+        """:return: The algorithm's arguments."""
+        algo, what = DEFENCES[label]
+        strength = {} if algo == "ppo" else {"epsilon": f"ramp_{self.epsilon:g}"}
+        if algo == "radialppo":
+            strength = {"epsilon": f"constant_0 > 0.25 > smooth_{self.epsilon:g}_0.6667_0.25"}
+        settings = self.ppo | strength | what | self.own.get(label, {})
+        if "sppo" in algo or "Smoothed" in settings.get("policy", ""):
+            settings["policy_kwargs"] = settings.get("policy_kwargs", {}) | {"noise_std": self.noise}
+        return settings
 
 
 TASKS = {
-    "InvertedDoublePendulum-v5": Task(200_000, 0.025, PPO),
+    "InvertedDoublePendulum-v5": Task(200_000, 0.025, PPO, 0.1),
     "Hopper-v5": Task(
         500_000,
         0.075,
         PPO | {"max_grad_norm": 10.0, "policy_kwargs": POLICY},
+        0.3,
         {
             "sappo": {"weight": 2.0},
-            "sppo": {"weight": 2.0, **SMOOTHED},
-            "barpo-smoothed": SMOOTHED,
+            "sppo": {"weight": 2.0},
             "sappo_convex": {"weight": 0.2},
             "carppo": {"weight": 1.0, "temperature": 100.0},
             "wocarppo": {"weight": "linear_0_0.8", "penalty": 0.2},
@@ -74,14 +92,10 @@ TASKS = {
 
 def agents(env: str, seed: int, steps: int | None) -> list[Agent]:
     """:return: All defences on a task."""
-    task = TASKS[env]
-    found = []
-    for label, (algo, what) in DEFENCES.items():
-        strength = {} if algo == "ppo" else {"epsilon": f"ramp_{task.epsilon:g}"}
-        kwargs = task.ppo | strength | what | task.own.get(label, {})
-        found.append(
-            Agent(f"{label}-seed{seed}", algo, env, seed, steps or task.steps, n_envs=8, kwargs=kwargs, label=label)
-        )
+    task, found = TASKS[env], []
+    for label, (algo, _) in DEFENCES.items():
+        name, kwargs = f"{label}-seed{seed}", task.settings(label)
+        found.append(Agent(name, algo, env, seed, steps or task.steps, n_envs=8, kwargs=kwargs, label=label))
     return found
 
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from sb3_barpo.evaluation.callbacks import RobustEvalCallback as RobustEvalCallback
     from sb3_barpo.training.alternating import ATLA as ATLA
     from sb3_barpo.training.recurrent import RecurrentARPO as RecurrentARPO
+    from sb3_barpo.training.recurrent import RecurrentATLA as RecurrentATLA
     from sb3_barpo.training.recurrent import RecurrentBARPO as RecurrentBARPO
     from sb3_barpo.training.recurrent import RecurrentCARPPO as RecurrentCARPPO
     from sb3_barpo.training.recurrent import RecurrentSAPPO as RecurrentSAPPO
@@ -25,6 +26,7 @@ __all__ = ["ARPO", "BARPO", "CARPPO", "RADIALPPO", "SAPPO", "SPPO", "ConvexSAPPO
 _LAZY = {
     "ATLA": "training.alternating",
     "RecurrentARPO": "training.recurrent",
+    "RecurrentATLA": "training.recurrent",
     "RecurrentBARPO": "training.recurrent",
     "RecurrentCARPPO": "training.recurrent",
     "RecurrentSAPPO": "training.recurrent",

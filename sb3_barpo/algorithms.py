@@ -85,6 +85,7 @@ _ROWS = (
     _ours("arpo_lstm", "RecurrentARPO", "kappa", memory=True),
     _ours("sappo_lstm", "RecurrentSAPPO", "weight", memory=True),
     _ours("carppo_lstm", "RecurrentCARPPO", "weight", "temperature", memory=True),
+    _ours("atla_lstm", "RecurrentATLA", "weight", memory=True),
 )
 #: The table, by name.
 ALGORITHMS: dict[str, Algorithm] = {row.name: row for row in _ROWS}

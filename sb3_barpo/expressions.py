@@ -59,6 +59,25 @@ def write_kwargs(given: str | Mapping[str, Any]) -> str:
     return f"dict({', '.join(f'{key}={one if isinstance(one, str) else repr(one)}' for key, one in given.items())})"
 
 
+def with_kwargs(name: str, given: str | Mapping[str, Any] | None, more: Mapping[str, Any]) -> Any:
+    """
+    :param name: Name of the argument, for the error.
+    :param given: Arguments, as :func:`read_kwargs` takes them; ``None`` for none.
+    :param more: Further ones.
+    :return: All of them, in the form of those that are given.
+    :raises ValueError: if one of the further ones is there already, or an expression is not written as ``dict(...)``.
+    """
+    given = given or {}
+    if double := sorted(read_kwargs(given).keys() & more.keys()):
+        raise ValueError(f"{name} is {given!r}, but a search tries {', '.join(double)} itself: leave it out.")
+    if not isinstance(given, str):
+        return {**given, **more}
+    inner = given.strip().removeprefix("dict(").removesuffix(")").strip().rstrip(",")
+    if not given.strip().startswith("dict("):
+        raise ValueError(f"{name} is {given!r}: to search for more of it, write it as dict(name=value).")
+    return f"dict({inner}, {write_kwargs(more).removeprefix('dict(')}" if inner else write_kwargs(more)
+
+
 def _value(node: ast.expr) -> Any:
     match node:
         case ast.Constant(value=bool() | int() | float() | str() | None):

@@ -16,6 +16,7 @@ import sb3_barpo
 from sb3_barpo import BARPO, agents, zoo
 from sb3_barpo.agents.load import load_agent
 from sb3_barpo.algorithms import ALGORITHMS, OURS, Algorithm, algorithm, find, recognize
+from sb3_barpo.schedules import as_schedule
 from sb3_barpo.training.robust import RobustUpdate
 
 pytest.importorskip("sb3_contrib")
@@ -127,7 +128,7 @@ def test_the_tables_under_their_former_addresses() -> None:
     assert list(agents.ALGORITHMS) == list(ALGORITHMS)
     assert agents.algorithm("barpo") is BARPO
     without = ["barpo", "arpo", "sappo", "sppo", "sappo_convex", "carppo", "radialppo", "wocarppo", "atla"]
-    recurrent = ["barpo_lstm", "arpo_lstm", "sappo_lstm", "carppo_lstm"]
+    recurrent = ["barpo_lstm", "arpo_lstm", "sappo_lstm", "carppo_lstm", "atla_lstm"]
     assert dict.fromkeys(without, "ppo") | dict.fromkeys(recurrent, "ppo_lstm") == zoo.ALGORITHMS
 
 
@@ -138,6 +139,15 @@ def test_each_algorithm_has_its_settings_for_the_zoo(name: str) -> None:
     defaults = algorithm(name).defence.loss.spec()
     assert all(entry.keys() >= defaults.keys() | {"epsilon"} for entry in module.hyperparams.values())
     assert module.hyperparams["default"].items() >= defaults.items()
+
+
+def test_published_schedules_of_the_worst_case_value_s_weight() -> None:
+    """Linear, w·t, or its third power, (w·t)³, not w·t³."""
+    pytest.importorskip("yaml")
+    module: Any = importlib.import_module("sb3_barpo.hyperparams.wocarppo")
+    for env, power in (("Hopper-v5", 1), ("Walker2d-v5", 3)):
+        schedule = as_schedule(module.hyperparams[env]["weight"])
+        assert [schedule(1 - t) for t in (0, 0.5, 1)] == pytest.approx([(0.8 * t) ** power for t in (0, 0.5, 1)])
 
 
 @pytest.mark.parametrize("name", OURS)

@@ -107,6 +107,14 @@ def test_both_learn_in_turns(attacker: str) -> None:
     assert adversary.num_timesteps == 192
 
 
+def test_the_attacker_has_the_agent_s_rates_unless_told() -> None:
+    model = build(learning_rate=lambda left: 0.004 * left, gamma=0.9, attacker_kwargs={"n_epochs": 3})
+    model.learn(32)
+    attacker = model.learned_attack().adversary_model
+    assert (attacker.gamma, attacker.n_epochs, attacker.lr_schedule(0.5)) == (0.9, 3, 0.002)
+    assert attacker.env.gamma == 0.9  # by which rewards are scaled
+
+
 def test_the_statistics_rest_in_the_attacker_s_turn() -> None:
     envs = make_envs(n_envs=2, normalized=True)
     model = build(envs)

@@ -63,7 +63,7 @@ ROOMS: dict[str, set[str]] = {
     },
     "tuning": {
         "zoo", "experiment", "evaluation", "sensors", "environments", "algorithms", "agents", "attacks", "adversary",
-        "schedules", "expressions", "hyperparams", "resume", "seeds", "figures", "checks",
+        "controllers", "schedules", "expressions", "hyperparams", "resume", "seeds", "figures", "checks",
     },
     "comparison": {
         "zoo", "experiment", "evaluation", "environments", "algorithms", "agents", "attacks", "schedules",

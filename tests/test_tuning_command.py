@@ -11,6 +11,7 @@ from sb3_barpo.cli import main
 from sb3_barpo.evaluation import RobustnessReport
 from sb3_barpo.tuning import Floor, StrengthSpace
 from sb3_barpo.tuning.confirm import PAPER, by_candidate
+from sb3_barpo.tuning.spaces import Choices, Numbers
 
 TINY = ["--steps", "64", "-params", "n_steps:32", "batch_size:32", "n_epochs:1", "use_sde:False", "--n-envs", "1"]
 
@@ -39,13 +40,19 @@ def test_the_command_from_end_to_end(tmp_path: Path, capfd: pytest.CaptureFixtur
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
-        (["--algo", "ppo"], "Only barpo, arpo, barpo_lstm, arpo_lstm have epsilon and kappa"),
+        (["--algo", "ppo"], "Only barpo, arpo, sappo, "),
         (["--criterion", "floor"], "The criterion floor needs --natural-floor"),
         (["--criterion", "mean"], "there are blend"),
         (["--weight", "2"], "weight of the worst case must be between 0 and 1"),
         (["--epsilon", "0"], "two finite numbers above 0"),
         (["--epsilon-range", "0.2", "0.1"], "the lower first"),
-        (["--epsilon-kinds", "zigzag"], "epsilon_kinds is"),
+        (["--range", "kappa", "1"], "--range takes a name and two numbers, but got kappa 1"),
+        (["--range", "kapa", "1", "2"], "'kapa' is no setting with a range to search. Here these are: kappa"),
+        (["--choices", "attacker", "sarl"], "'attacker' is no setting with choices to search. There is none here"),
+        (["--algo", "carppo", "--kinds", "temperature", "ramp"], "Here these are: weight"),
+        (["--algo", "carppo", "-params", "weight:3"], "weight cannot be set in a study"),
+        (["--epsilon-kinds", "competence"], "competence follows the return: say in which range"),
+        (["--epsilon-kinds", "zigzag"], "The kinds of epsilon are"),
         (["--attacks", "sarl"], "sarl would have to be learned"),
         (["--attacks", "fog"], "Unknown attack 'fog'"),
         (["--confirm-attacks", "fog"], "Unknown attack 'fog'"),
@@ -56,7 +63,7 @@ def test_the_command_from_end_to_end(tmp_path: Path, capfd: pytest.CaptureFixtur
         (["--jobs", "0"], "1 process"),
         (["--steps", "0"], "at least 1 step"),
         (["-params", "n_stepps:3"], "Unknown setting 'n_stepps', with the value 3. Did you mean 'n_steps'?"),
-        (["-params", "epsilon:3"], "epsilon cannot be set in a study, which searches for the strength"),
+        (["-params", "epsilon:3"], "epsilon cannot be set in a study, which searches for it"),
         (["-params", "n_steps"], "is not of the form name:value"),
         (["--env", "Nowhere-v0"], "Nowhere"),
         (["--storage", "grpc://host"], "grpc://host:port"),
@@ -101,8 +108,8 @@ def test_all_of_the_space_can_be_said(tmp_path: Path, monkeypatch: pytest.Monkey
         raise KeyboardInterrupt
 
     monkeypatch.setattr(tuning, "tune_strength", note)
-    ranges = ["--epsilon-range", "0.1", "0.3", "--kappa-range", "1", "2", "--inner-steps", "2", "5"]
-    kinds = ["--epsilon-kinds", "ramp", "step", "--kappa-kinds", "linear", "--solvers", "pgd", "sgld"]
+    ranges = ["--epsilon-range", "0.1", "0.3", "--range", "kappa", "1", "2", "--inner-steps", "2", "5"]
+    kinds = ["--epsilon-kinds", "ramp", "step", "--kinds", "kappa", "linear", "--solvers", "pgd", "sgld"]
     with pytest.raises(SystemExit):
         command(tmp_path, *ranges, *kinds, "--criterion", "floor", "--natural-floor", "-500")
     with pytest.raises(SystemExit):
@@ -110,7 +117,7 @@ def test_all_of_the_space_can_be_said(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(SystemExit):
         command(tmp_path, "--epsilon", "0.1", "--margin-range", "1", "3")
     assert said[0].space == StrengthSpace(
-        (0.1, 0.3), (1.0, 2.0), ("ramp", "step"), ("linear",), 0.75, ("pgd", "sgld"), (2, 5)
+        (0.1, 0.3), {"kappa": Numbers(1.0, 2.0, ("linear",))}, ("ramp", "step"), 0.75, ("pgd", "sgld"), (2, 5)
     )
     more = ["--adapt-steps", "5000", "--space", "ppo+strength", "--pruner", "hyperband"]
     with pytest.raises(SystemExit):
@@ -119,3 +126,12 @@ def test_all_of_the_space_can_be_said(tmp_path: Path, monkeypatch: pytest.Monkey
     assert said[0].criterion == Floor(-500.0)
     assert said[1].space == StrengthSpace.around(0.1) == StrengthSpace((0.1, 0.1), margin=(0.5, 4.0))
     assert said[2].space == StrengthSpace((0.1, 0.1), margin=(1.0, 3.0))
+    own = ["--range", "temperature", "1", "10", "--range", "weight", "2", "2"]
+    with pytest.raises(SystemExit):
+        command(tmp_path, "--algo", "carppo", *own, "--epsilon-kinds", "competence", "--returns", "0", "9")
+    assert said[4].space.settings == {"weight": Numbers(2.0, 2.0, ("constant",)), "temperature": Numbers(1.0, 10.0)}
+    assert (said[4].agent.algo, said[4].space.returns) == ("carppo", (0.0, 9.0))
+    with pytest.raises(SystemExit):
+        command(tmp_path, "--algo", "radialppo", "--choices", "intervals", "ramp_1", "0.5")
+    assert said[5].space.settings["intervals"] == Choices(("ramp_1", 0.5))
+    assert said[5].space.solvers == ()

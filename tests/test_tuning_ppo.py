@@ -67,7 +67,7 @@ def test_the_policy_s_other_arguments_stay(given: Any) -> None:
 
 
 def test_policy_kwargs_that_would_be_changed() -> None:
-    with pytest.raises(ValueError, match="to search for log_std_init too, write it as dict"):
+    with pytest.raises(ValueError, match="a search tries log_std_init itself: leave it out"):
         suggest_ppo(FixedTrial(DRAWN), 8, {"policy_kwargs": "dict(log_std_init=0.0)"}, gaussian=True)
 
 

@@ -262,5 +262,5 @@ def test_a_task_is_what_our_settings_say() -> None:
 
 
 def test_a_task_without_an_adversary() -> None:
-    with pytest.raises(ValueError, match=r"Only barpo, .* arpo_lstm have epsilon and kappa .* algorithm is 'ppo'"):
+    with pytest.raises(ValueError, match=r"Only barpo, .* have a defence to tune, but the algorithm is 'ppo'"):
         task("ppo", "Hopper-v5")

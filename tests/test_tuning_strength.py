@@ -13,9 +13,11 @@ from optuna.trial import FixedTrial
 from sb3_barpo import ARPO, BARPO
 from sb3_barpo.schedules import Ramp, as_schedule
 from sb3_barpo.tuning import StrengthSpace, strength_params, suggest_strength
+from sb3_barpo.tuning.spaces import Numbers
 
 KINDS = ("constant", "ramp", "linear", "cosine", "smooth", "step", "cyclic")
-EVERYTHING = StrengthSpace((0.01, 0.2), (0.1, 10.0), KINDS, KINDS, 0.75, ("sgld", "pgd"), (2, 12), (0.5, 4.0))
+ALL_KAPPA = {"kappa": Numbers(0.1, 10.0, KINDS)}
+EVERYTHING = StrengthSpace((0.01, 0.2), ALL_KAPPA, KINDS, 0.75, ("sgld", "pgd"), (2, 12), (0.5, 4.0))
 DEFAULT = StrengthSpace.around(0.1)
 
 strengths = {"epsilon": st.floats(0.01, 0.2), "kappa": st.floats(0.1, 10.0)}
@@ -128,7 +130,8 @@ def test_the_default_space_is_one_ramp_without_branches() -> None:
 
 
 def test_kinds_and_solvers_are_parameters_where_there_are_several() -> None:
-    (trial,) = sampled(StrengthSpace((0.1, 0.1), (1.0, 1.0), ("constant", "ramp"), solvers=("sgld", "pgd")), 1).trials
+    given = {"kappa": Numbers(1.0, 1.0, ("constant",))}
+    (trial,) = sampled(StrengthSpace((0.1, 0.1), given, ("constant", "ramp"), solvers=("sgld", "pgd")), 1).trials
     assert trial.distributions["epsilon.kind"] == CategoricalDistribution(("constant", "ramp"))
     assert trial.distributions["solver"] == CategoricalDistribution(("sgld", "pgd"))
     assert not [name for name in trial.params if name.startswith("kappa")]
@@ -184,7 +187,7 @@ def test_before_a_given_strength_comes_less(kind: str, early: str) -> None:
 
 
 def test_a_value_that_is_not_searched_is_no_parameter() -> None:
-    space = StrengthSpace((0.1, 0.1), (0, 0), ("constant",))
+    space = StrengthSpace((0.1, 0.1), {"kappa": Numbers(0, 0, ("constant",))}, ("constant",))
     assert strength_params({"epsilon": 0.1, "kappa": 0}, space) == {}
     assert suggest_strength(FixedTrial({}), space)["kappa"] == {"kind": "constant", "value": 0}
 
@@ -198,13 +201,19 @@ def test_a_value_that_is_not_searched_is_no_parameter() -> None:
         ({"epsilon": (0.2, 0.1)}, r"the lower first, but epsilon is \(0\.2, 0\.1\)"),
         ({"epsilon": (0.0, 0.1)}, "two finite numbers above 0"),
         ({"epsilon": (0.1, float("inf"))}, "two finite numbers above 0"),
-        ({"kappa": (-1.0, 1.0)}, "kappa is"),
         ({"n_steps": (0, 0)}, "n_steps is"),
         ({"margin": (0, 2)}, "margin is"),
         ({"latest": 0.1}, r"latest is a fraction of training from 0\.2 to 1, but it is 0\.1"),
         ({"latest": 1.1}, "latest is a fraction"),
-        ({"epsilon_kinds": ["ramp", "zigzag"]}, r"epsilon_kinds is \('ramp', 'zigzag'\).*constant, ramp, linear"),
-        ({"kappa_kinds": []}, r"kappa_kinds is \(\), but it takes one or more of"),
+        (
+            {"epsilon_kinds": ["ramp", "zigzag"]},
+            r"kinds of epsilon are \('ramp', 'zigzag'\).*constant, ramp, rise",
+        ),
+        ({"epsilon_kinds": []}, r"kinds of epsilon are \(\), but it takes one or more of"),
+        ({"epsilon_kinds": ["dualkappa"]}, r"kinds of epsilon are \('dualkappa',\)"),
+        ({"settings": {"kappa": Numbers(1, 2, ("holdkl",))}}, r"kinds of kappa are \('holdkl',\).* dualkappa"),
+        ({"epsilon_kinds": ["competence"]}, r"competence follows the return: .*returns=\(low, high\)"),
+        ({"returns": (3.0, 1.0)}, r"returns are two numbers, the lower first, but they are \(3\.0, 1\.0\)"),
         ({"solvers": ["adam"]}, r"solvers is \('adam',\).*sgld, pgd"),
     ],
 )

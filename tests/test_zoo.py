@@ -208,6 +208,15 @@ def test_entries_of_other_defences_make_agents(algo: str, env: str, tmp_path: Pa
     model.env.close()
 
 
+@pytest.mark.parametrize("algo", ["sappo_lstm", "carppo_lstm", "atla_lstm"])
+def test_entries_of_other_defences_make_agents_with_a_memory(algo: str, tmp_path: Path) -> None:
+    it = manager(algo, "PendulumNoVel-v1", log_folder=str(tmp_path), eval_freq=-1)
+    model, _ = it.setup_experiment()
+    assert type(model) is ALGOS[algo]
+    assert model.epsilon == "ramp_0.05"
+    model.env.close()
+
+
 def test_the_atari_entry_is_the_zoos_own_with_a_strength() -> None:
     theirs = yaml.safe_load((Path(rl_zoo3.__file__).parent / "hyperparams" / "ppo.yml").read_text())["atari"]
     strength = {"normalize": False, "epsilon": "ramp_1", "kappa": 1.0}

@@ -30,7 +30,8 @@ class Memory:
         layers, _, hidden = policy.lstm_hidden_state_shape
         zeros = th.zeros(layers, n_envs, hidden, device=policy.device)
         self._policy = policy
-        self._states = RNNStates((zeros, zeros), (zeros, zeros))
+        #: Hidden and cell states of actor and critic, sb3-contrib's ``RNNStates``, as they were left by the last step.
+        self.states = RNNStates((zeros, zeros), (zeros, zeros))
         self._starts = th.zeros(n_envs, device=policy.device)
 
     @classmethod
@@ -43,7 +44,7 @@ class Memory:
         :param own: What somebody else wants to remember.
         :return: That and all that is remembered here, to be carried as one state of SB3's ``predict``.
         """
-        return (*(own or ()), *(state.cpu().numpy() for states in self._states for state in states))
+        return (*(own or ()), *(state.cpu().numpy() for states in self.states for state in states))
 
     def take(self, state: States | None) -> States | None:
         """
@@ -55,14 +56,14 @@ class Memory:
         if state is None:
             return None
         actor_h, actor_c, critic_h, critic_c = (th.as_tensor(part, device=self._starts.device) for part in state[-4:])
-        self._states = self._states._replace(pi=(actor_h, actor_c), vf=(critic_h, critic_c))
+        self.states = self.states._replace(pi=(actor_h, actor_c), vf=(critic_h, critic_c))
         return state[:-4] or None
 
     def only(self, i: int) -> "Memory":
         """:return: What is remembered in environment i, whether or not an episode starts there."""
         one = Memory(self._policy, n_envs=1)
-        actor, critic = (tuple(part[:, i : i + 1].contiguous() for part in states) for states in self._states)
-        one._states = self._states._replace(pi=actor, vf=critic)
+        actor, critic = (tuple(part[:, i : i + 1].contiguous() for part in states) for states in self.states)
+        one.states = self.states._replace(pi=actor, vf=critic)
         return one
 
     def forget(self, episode_starts: np.ndarray) -> None:
@@ -72,7 +73,7 @@ class Memory:
     @property
     def policy(self) -> OnSequences:
         """The policy as it answers at the present step."""
-        return OnSequences(self._policy, self._states, self._starts)
+        return OnSequences(self._policy, self.states, self._starts)
 
     def advance(self, shown: Any) -> None:
         """
@@ -83,5 +84,5 @@ class Memory:
         with evaluation_mode(self._policy), th.no_grad():
             observations = self._policy.obs_to_tensor(shown)[0]
             # Of the most likely action: no random number is drawn.
-            self._states = self._policy(observations, self._states, self._starts, deterministic=True)[3]
+            self.states = self._policy(observations, self.states, self._starts, deterministic=True)[3]
         self._starts = th.zeros_like(self._starts)

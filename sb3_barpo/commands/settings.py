@@ -14,7 +14,12 @@ def setting(text: str) -> tuple[str, Any]:
     name, colon, value = text.partition(":")
     if not colon:
         raise argparse.ArgumentTypeError(f"{text!r} is not of the form name:value, such as n_steps:256")
+    return name, parsed(value)
+
+
+def parsed(text: str) -> Any:
+    """:return: The value as Python reads it, or the text where it does not."""
     try:
-        return name, literal_eval(value)
+        return literal_eval(text)
     except (ValueError, SyntaxError):
-        return name, value
+        return text

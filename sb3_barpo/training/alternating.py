@@ -17,15 +17,18 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepR
 
 from sb3_barpo.adversary import KL, HeldLimits
 from sb3_barpo.attacks import PAAD, SARL, Origin, PolicyAttack
+from sb3_barpo.attacks.memory import Memory
 from sb3_barpo.attacks.victim import normalizer_digest, sample_actions, undisturbed, victim_digest
 from sb3_barpo.losses import Defence, Regularised
 from sb3_barpo.training.presets import RobustPPO
 from sb3_barpo.training.robust import RobustUpdate
-from sb3_barpo.training.signature import signature_of
 from sb3_barpo.vec_envs import Wrapper
 
 #: The learned attacks that may be an agent's opponent.
 ATTACKERS: dict[str, type[PolicyAttack]] = {kind.name: kind for kind in (SARL, PAAD)}
+
+#: What attackers have of their agent's settings, if not told otherwise.
+SHARED = "learning_rate", "n_steps", "batch_size", "n_epochs", "gamma", "gae_lambda"
 
 
 class Turns:
@@ -41,21 +44,35 @@ class Turns:
     def __init__(self, attack: PolicyAttack, venv: VecEnv, clean: Any, starts: np.ndarray) -> None:
         self.attack = attack
         self.venv = venv
+        #: What a recurrent agent remembers of what it was shown in either turn; ``None`` for others.
+        self.memory = Memory.of(attack.model, venv.num_envs)
+        self._limits = HeldLimits(attack.model)
+        self._stand(clean, starts)
+
+    def _stand(self, clean: Any, starts: np.ndarray) -> None:
         self.clean = clean
         self.starts = starts
-        self._limits = HeldLimits(attack.model)
+        if self.memory is not None:
+            self.memory.forget(starts)
 
     def shown(self, actions: th.Tensor) -> Any:
         """:return: What the agent sees if its attacker does this."""
-        attack = self.attack
-        perturbed = attack.respond(obs_as_tensor(self.clean, attack.model.device), actions, attack.victim())
+        attack, policy = self.attack, self.attack.victim(self.memory)
+        perturbed = attack.respond(obs_as_tensor(self.clean, attack.model.device), actions, policy)
         bounds = self._limits.behind(attack.observation_space, self.venv, self.clean)
-        return attack.shown(perturbed, self.clean, bounds)
+        self._seen = attack.shown(perturbed, self.clean, bounds)
+        return self._seen
+
+    def reset(self) -> None:
+        """Begin episodes."""
+        self._stand(self.venv.reset(), np.ones(self.venv.num_envs, dtype=bool))
 
     def step_wait(self) -> VecEnvStepReturn:
         """Wait for the environments and remember where they stand."""
         observations, rewards, dones, infos = self.venv.step_wait()
-        self.clean, self.starts = observations, dones
+        if self.memory is not None:
+            self.memory.advance(self._seen)
+        self._stand(observations, dones)
         return observations, rewards, dones, infos
 
 
@@ -81,8 +98,7 @@ class AgentSide(Wrapper):
             return self.turns.shown(actions.reshape(-1, *adversary.action_space.shape))
 
     def reset(self) -> VecEnvObs:
-        self.turns.clean = self.venv.reset()
-        self.turns.starts = np.ones(self.num_envs, dtype=bool)
+        self.turns.reset()
         seen: VecEnvObs = self.look()
         return seen
 
@@ -116,7 +132,7 @@ class AttackerSide(Wrapper):
     def step_async(self, actions: np.ndarray) -> None:
         agent = self.turns.attack.model
         seen = self.turns.shown(th.as_tensor(actions, device=agent.device))
-        _, taken = sample_actions(agent, seen)
+        _, taken = sample_actions(agent, seen, self.turns.memory)
         self.venv.step_async(taken)
 
     def step_wait(self) -> VecEnvStepReturn:
@@ -149,32 +165,20 @@ class Noise:
         th.set_rng_state(state[2])
 
 
-class ATLA(RobustPPO):
+class Alternating(RobustUpdate):
     """
-    PPO whose rollouts are attacked by an adversary that is trained in turns with it (ATLA-PPO, Zhang et al., "Robust
-    Reinforcement Learning on State Observations with Learned Optimal Adversary", ICLR 2021; with ``attacker="paad"``
-    PA-ATLA, Sun et al., ICLR 2022).
-
-    After each of the agent's updates the attacker collects a rollout of its own and learns from it, with the agent and
-    the statistics of ``VecNormalize`` as they are. Both explore in both turns. ``total_timesteps`` counts the agent's
-    steps; the environments make about twice as many. While ε is 0 there is no attacker, and this is PPO.
-
-    With a ``weight`` above 0 the agent's loss has SA-PPO's penalty in addition, around the observations that the agent
-    was shown. Without a memory only: learned attackers cannot carry one.
-
-    The model's file is PPO's. The attacker is stored beside it: ``model.learned_attack().save(path)``, and
-    ``model.load_attack(path)`` goes on with it.
+    What makes ATLA of an algorithm: to be inherited before it. Users take :class:`ATLA`, or
+    :class:`sb3_barpo.RecurrentATLA` for agents with a memory.
 
     :param args: As in :class:`sb3_barpo.training.robust.RobustUpdate`.
     :param attacker: ``"sarl"`` or ``"paad"``.
-    :param attacker_kwargs: Arguments of the attacker's PPO, by default those of SB3 with the agent's ``n_steps`` and
-        ``batch_size``.
-    :param weight: Of the penalty, see :class:`sb3_barpo.losses.Regularised`.
+    :param attacker_kwargs: Arguments of the attacker's PPO. By default its learning rate, rollouts, epochs and
+        discounts are the agent's, all else is SB3's.
     :param kwargs: As in :class:`sb3_barpo.training.robust.RobustUpdate`.
     :raises ValueError: for an unknown attacker.
     """
 
-    defence = Defence(KL(), Regularised(weight=0.0))
+    _last_lstm_states: Any  # RecurrentPPO's
 
     def __init__(
         self,
@@ -201,7 +205,7 @@ class ATLA(RobustPPO):
         return [*super()._excluded_save_params(), "_noise", "_attack", "_turns", "_attacked", "_attackers_callback"]
 
     def _new_attack(self) -> PolicyAttack:
-        settings = {"n_steps": self.n_steps, "batch_size": self.batch_size, **(self.attacker_kwargs or {})}
+        settings = {name: getattr(self, name) for name in SHARED} | (self.attacker_kwargs or {})
         kind: Any = ATTACKERS[self.attacker]
         attack: PolicyAttack = kind(self, 1.0, ball=self._adversary.ball, **{"seed": self.seed, **settings})
         return attack
@@ -244,19 +248,29 @@ class ATLA(RobustPPO):
         self._attacked = epsilon > 0
         if not self._attacked:
             if self._turns is not None:
-                self._last_obs, self._turns = self._turns.clean, None
+                self._last_obs = self._turns.clean
+                self._remember(self._turns)
+                self._turns = None
             return super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
         self._attack.epsilon = epsilon
         if self._turns is None or self._turns.venv is not env:
             self._turns = self._begin_turns(env)
         side = AgentSide(self._turns, self._noise)
         self._last_obs, self._last_episode_starts = side.look(), self._turns.starts
+        self._remember(self._turns)
         return super().collect_rollouts(side, callback, rollout_buffer, n_rollout_steps)
+
+    def _remember(self, turns: Turns) -> None:
+        """The agent goes on with what it has seen in either turn."""
+        if turns.memory is not None:
+            self._last_lstm_states = turns.memory.states
 
     def _begin_turns(self, env: VecEnv) -> Turns:
         """The stream of episodes from here on, and the adversary at home there."""
         attack = self._attack
         turns = Turns(attack, env, self._last_obs, np.asarray(self._last_episode_starts))
+        if turns.memory is not None:
+            turns.memory.states = self._last_lstm_states
         # One scale for all rewards, as in a fit of the attack.
         side = VecNormalize(AttackerSide(turns), norm_obs=False, gamma=attack.kwargs.get("gamma", 0.99))
         with self._noise.own():
@@ -289,4 +303,29 @@ class ATLA(RobustPPO):
             adversary.train()
 
 
-ATLA.__signature__ = signature_of(ATLA, RobustUpdate)  # type: ignore[attr-defined]
+class ATLA(Alternating, RobustPPO):
+    """
+    PPO whose rollouts are attacked by an adversary that is trained in turns with it (ATLA-PPO, Zhang et al., "Robust
+    Reinforcement Learning on State Observations with Learned Optimal Adversary", ICLR 2021; with ``attacker="paad"``
+    PA-ATLA, Sun et al., ICLR 2022).
+
+    After each of the agent's updates the attacker collects a rollout of its own and learns from it, with the agent and
+    the statistics of ``VecNormalize`` as they are. Both explore in both turns. ``total_timesteps`` counts the agent's
+    steps; the environments make about twice as many. While ε is 0 there is no attacker, and this is PPO.
+
+    With a ``weight`` above 0 the agent's loss has SA-PPO's penalty in addition, around the observations that the agent
+    was shown. For agents with a memory there is :class:`sb3_barpo.RecurrentATLA`.
+
+    The model's file is PPO's. The attacker is stored beside it: ``model.learned_attack().save(path)``, and
+    ``model.load_attack(path)`` goes on with it.
+
+    :param args: As in :class:`sb3_barpo.training.robust.RobustUpdate`.
+    :param attacker: ``"sarl"`` or ``"paad"``.
+    :param attacker_kwargs: Arguments of the attacker's PPO. By default its learning rate, rollouts, epochs and
+        discounts are the agent's, all else is SB3's.
+    :param weight: Of the penalty, see :class:`sb3_barpo.losses.Regularised`.
+    :param kwargs: As in :class:`sb3_barpo.training.robust.RobustUpdate`.
+    :raises ValueError: for an unknown attacker.
+    """
+
+    defence = Defence(KL(), Regularised(weight=0.0))

@@ -6,6 +6,7 @@ import torch as th
 
 from sb3_barpo.adversary import Samples
 from sb3_barpo.policies.views import OnSequences
+from sb3_barpo.training.alternating import ATLA, Alternating
 from sb3_barpo.training.presets import ARPO, BARPO, CARPPO, SAPPO
 from sb3_barpo.training.robust import RobustUpdate
 
@@ -75,3 +76,18 @@ class RecurrentCARPPO(RobustRecurrentPPO):
     """
 
     defence = CARPPO.defence
+
+
+class RecurrentATLA(Alternating, RobustRecurrentPPO):
+    """
+    :class:`sb3_barpo.ATLA` for policies with a memory, on sb3-contrib's ``RecurrentPPO``: the field's ATLA-LSTM, and
+    with a ``weight`` above 0 ATLA-LSTM-SA.
+
+    The agent remembers what it was shown, in its own turn and in its attacker's. The attacker keeps no memory, as no
+    learned attack of this package does; the published one has an LSTM too.
+
+    All arguments: :class:`sb3_barpo.training.alternating.Alternating` and
+    :class:`sb3_barpo.training.recurrent.RobustRecurrentPPO`.
+    """
+
+    defence = ATLA.defence

@@ -20,6 +20,7 @@ def signature_of(cls: Any, ours: type) -> inspect.Signature:
         for field in dataclasses.fields(cls.defence.loss)
     ]
     own += [inspect.Parameter(name, kind, default=None) for name in ("adversary", "sensors")]
-    if "__init__" in cls.__dict__:  # it passes the rest on
-        own += [p for p in inspect.signature(cls.__init__).parameters.values() if p.kind is kind]
+    passing_on = [c.__init__ for c in cls.__mro__ if issubclass(c, ours) and c is not ours and "__init__" in c.__dict__]
+    for constructor in passing_on:
+        own += [p for p in inspect.signature(constructor).parameters.values() if p.kind is kind]
     return inspect.Signature([*theirs, *own])

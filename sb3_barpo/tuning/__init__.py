@@ -1,5 +1,5 @@
 """
-Tuning of the adversary's strength with Optuna: a search space of schedules, a callback for trials, whole studies.
+Tuning of defences with Optuna: a search space for each, a callback for trials, whole studies.
 
 Needs the extra ``tune``: ``pip install "sb3-barpo[tune]"``.
 """
@@ -13,6 +13,7 @@ except ImportError as error:
 from sb3_barpo.tuning.callbacks import RobustTrialCallback
 from sb3_barpo.tuning.confirm import Confirmation
 from sb3_barpo.tuning.criteria import Blend, Criterion, Floor, Pareto, as_criterion
+from sb3_barpo.tuning.spaces import Choices, Numbers, own_settings
 from sb3_barpo.tuning.strength import StrengthSpace, strength_params, suggest_strength
 from sb3_barpo.tuning.study import Tuning
 from sb3_barpo.tuning.tune import TuningResult, task, tune_strength
@@ -20,9 +21,11 @@ from sb3_barpo.tuning.workers import TuningError
 
 __all__ = [
     "Blend",
+    "Choices",
     "Confirmation",
     "Criterion",
     "Floor",
+    "Numbers",
     "Pareto",
     "RobustTrialCallback",
     "StrengthSpace",
@@ -30,6 +33,7 @@ __all__ = [
     "TuningError",
     "TuningResult",
     "as_criterion",
+    "own_settings",
     "strength_params",
     "suggest_strength",
     "task",

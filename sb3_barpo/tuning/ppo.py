@@ -5,8 +5,8 @@ from typing import Any
 
 from optuna.trial import BaseTrial
 
-from sb3_barpo.expressions import read_kwargs, write_kwargs
-from sb3_barpo.tuning.strength import rounded
+from sb3_barpo.expressions import with_kwargs, write_kwargs
+from sb3_barpo.tuning.kinds import rounded
 
 #: Numbers by name: their range, and whether it is searched on a logarithmic scale.
 _RANGES: dict[str, tuple[float, float, bool]] = {
@@ -51,18 +51,6 @@ def suggest_ppo(trial: BaseTrial, n_envs: int, kwargs: Mapping[str, Any], gaussi
         found[name] = rounded(trial.suggest_float(f"ppo.{name}", low, high, log=log))
     if gaussian:
         log_std = rounded(trial.suggest_float("ppo.log_std_init", *_LOG_STD))
-        found["policy_kwargs"] = _with(kwargs.get("policy_kwargs"), log_std)
+        policy_kwargs = with_kwargs("policy_kwargs", kwargs.get("policy_kwargs"), {"log_std_init": log_std})
+        found["policy_kwargs"] = write_kwargs(policy_kwargs)
     return found
-
-
-def _with(policy_kwargs: Any, log_std: float) -> str:
-    """The policy's arguments with a first standard deviation, as an expression."""
-    given = policy_kwargs or {}
-    if isinstance(given, str):
-        inner = given.strip().removeprefix("dict(").removesuffix(")").strip().rstrip(",")
-        if "log_std_init" in read_kwargs(given) or not given.strip().startswith("dict("):
-            raise ValueError(
-                f"policy_kwargs is {given!r}: to search for log_std_init too, write it as dict(name=value) without it."
-            )
-        return f"dict({inner}, log_std_init={log_std!r})" if inner else f"dict(log_std_init={log_std!r})"
-    return write_kwargs({**given, "log_std_init": log_std})

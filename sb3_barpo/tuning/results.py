@@ -3,6 +3,7 @@
 import json
 import re
 import warnings
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from sb3_barpo.experiment import ENVIRONMENT, Agent, make_env
 from sb3_barpo.expressions import write_kwargs
 from sb3_barpo.figures import COLOURS, canvas, number
 from sb3_barpo.schedules import as_schedule
+from sb3_barpo.tuning.strength import merged
 from sb3_barpo.tuning.study import Tuning, finished, state_name
 
 if TYPE_CHECKING:
@@ -33,18 +35,23 @@ def plain(strength: dict[str, Any], algo: str) -> dict[str, Any]:
     :return: The same, short: schedules as strings, constants as numbers, the solver only if it is not the algorithm's
         default.
     """
-    own = ("epsilon", "margin", "kappa", "adversary")
-    short: dict[str, Any] = {name: value for name, value in strength.items() if name not in own}
-    for name in ("epsilon", "kappa"):
-        schedule = as_schedule(strength[name])
-        spec = strength[name]
-        short[name] = spec["value"] if isinstance(spec, dict) and spec["kind"] == "constant" else str(schedule)
-    if (margin := strength.get("margin", 1.0)) != 1:
-        short["margin"] = margin
+    short = {name: _short(value) for name, value in strength.items() if name != "adversary"}
+    if short.get("margin") == 1:
+        del short["margin"]
     default = algorithm(algo).defence.adversary()  # type: ignore[attr-defined]  # one of ours
     if as_adversary(strength.get("adversary"), default).solver != default.solver:
         short["adversary"] = strength["adversary"]
     return short
+
+
+def _is_schedule(value: Any) -> bool:
+    return isinstance(value, Mapping) and "kind" in value
+
+
+def _short(value: Any) -> Any:
+    if not _is_schedule(value):
+        return value
+    return value["value"] if value["kind"] == "constant" else str(as_schedule(value))
 
 
 def zoo_entry(agent: Agent, strength: dict[str, Any]) -> str:
@@ -58,8 +65,7 @@ def zoo_entry(agent: Agent, strength: dict[str, Any]) -> str:
         "n_envs": agent.n_envs,
         "n_timesteps": agent.steps,
         "policy": _policy(agent),
-        **agent.kwargs,
-        **strength,
+        **merged(agent.kwargs, strength),
     }
     if settings.get("policy_kwargs"):
         settings["policy_kwargs"] = write_kwargs(settings["policy_kwargs"])
@@ -81,7 +87,7 @@ def script(agent: Agent, strength: dict[str, Any]) -> str:
     :return: A Python script that trains it.
     """
     settings = {
-        key: value for key, value in {**agent.kwargs, **strength}.items() if key not in (*ENVIRONMENT, "policy")
+        key: value for key, value in merged(agent.kwargs, strength).items() if key not in (*ENVIRONMENT, "policy")
     }
     arguments = "".join(f"    {name}={_written(name, value)},\n" for name, value in settings.items())
     kind = find(agent.algo).class_name
@@ -218,22 +224,25 @@ def plot_importance(study: optuna.Study, tuning: Tuning) -> "Figure":
 def plot_schedules(candidates: dict[str, dict[str, Any]]) -> "Figure":
     """
     :param candidates: Strengths by name.
-    :return: Above, the ε of training, margin included; below, κ.
+    :return: Above, the ε of training, margin included; below, what else of the defence may be a schedule, κ for BARPO.
+        A controller is drawn at its full strength.
     :raises ImportError: if matplotlib is not installed.
     """
-    figure, (top, bottom) = canvas(7.6, 5.0, nrows=2, sharex=True)
+    names = [name for name, value in next(iter(candidates.values())).items() if _is_schedule(value)]
+    figure, panels = canvas(7.6, 1.0 + 2.0 * len(names), nrows=len(names), sharex=True, squeeze=False)
     times = np.linspace(0, 1, 401)
-    for axes, name, label in ((top, "epsilon", "ε of training"), (bottom, "kappa", "κ")):
+    for axes, name in zip(panels[:, 0], names, strict=True):
         for i, (candidate, strength) in enumerate(candidates.items()):
             schedule = as_schedule(strength[name])
             margin = strength.get("margin", 1.0) if name == "epsilon" else 1.0
             values = [margin * schedule(1 - time) for time in times]
             axes.plot(100 * times, values, color=COLOURS[i % 7], lw=2.2, ls="--" if i == 0 else "-", label=candidate)
-        axes.set_ylabel(label)
+        axes.set_ylabel({"epsilon": "ε of training", "kappa": "κ"}.get(name, name))
         axes.set_ylim(bottom=0)
         axes.grid(alpha=0.25)
+    top = panels[0, 0]
     top.set_title("The best strengths over training", loc="left")
-    bottom.set_xlabel("training done, %")
+    panels[-1, 0].set_xlabel("training done, %")
     top.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
     return figure
 

@@ -1,4 +1,4 @@
-"""Studies of the adversary's strength: the settings of trials, and the study that stores them."""
+"""Studies of a defence's settings: what its trials do, and the study that stores them."""
 
 import json
 from collections.abc import Callable
@@ -15,33 +15,24 @@ from optuna.study import StudyDirection
 from optuna.trial import BaseTrial, FrozenTrial, TrialState
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_barpo.algorithms import OURS, algorithm
 from sb3_barpo.evaluation.adapted import AdaptedAttacks
 from sb3_barpo.evaluation.robustness import learned_names
 from sb3_barpo.experiment import Agent, Evaluation, make_callbacks, make_env, make_model
-from sb3_barpo.schedules import Constant, Ramp
+from sb3_barpo.hyperparams import entry
+from sb3_barpo.schedules import Ramp, as_schedule
 from sb3_barpo.seeds import CALLBACKS
 from sb3_barpo.tuning.callbacks import RobustTrialCallback
 from sb3_barpo.tuning.criteria import Blend, Criterion, as_criterion
 from sb3_barpo.tuning.ppo import suggest_ppo
+from sb3_barpo.tuning.spaces import Numbers, own_settings
 from sb3_barpo.tuning.storage import open_storage
-from sb3_barpo.tuning.strength import StrengthSpace, strength_params, suggest_strength
+from sb3_barpo.tuning.strength import StrengthSpace, merged, place, setting_of, strength_params, suggest_strength
 
 _SETTINGS, ERROR = "settings", "error"
 #: A setting that is not given.
 _UNSET = "not set"
 #: Seconds to wait for the settings of a study that another process has just created.
 _PATIENCE = 10.0
-#: What is searched is ε and κ.
-_TUNABLE = [name for name, row in OURS.items() if "kappa" in row.settings]
-
-
-def check_algorithm(name: str) -> None:
-    """
-    :raises ValueError: for an algorithm without ε and κ.
-    """
-    if name not in _TUNABLE:
-        raise ValueError(f"Only {', '.join(_TUNABLE)} have epsilon and kappa to tune, but the algorithm is {name!r}.")
 
 
 @dataclass(frozen=True)
@@ -50,7 +41,7 @@ class Tuning:
     What every trial of a study does.
 
     :param agent: What is trained, without a strength: trial ``n`` gets one, and ``seed + n``.
-    :param space: The strengths that are tried.
+    :param space: The settings that are tried, those of the agent's defence.
     :param evaluation: How trials are compared, at one ε: by attacks that need no learning, and with ``adapt_steps`` by
         learned ones.
     :param criterion: What the study looks for.
@@ -62,8 +53,8 @@ class Tuning:
         trials, and promotes the better third of those that have reached a ninth and a third of training.
     :param attackers: Folder of the attackers, by default a temporary one for each trial, which then all start anew. No
         setting of the study: each machine has its own.
-    :raises ValueError: for an algorithm without ε and κ, an attack that is learned without ``adapt_steps`` or cannot be
-        adapted, several ε, no reports, or an unknown pruner.
+    :raises ValueError: for an algorithm without a defence, another defence's space, an attack that is learned without
+        ``adapt_steps`` or cannot be adapted, several ε, no reports, or an unknown pruner.
     """
 
     agent: Agent
@@ -77,7 +68,11 @@ class Tuning:
     attackers: str | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
-        check_algorithm(self.agent.algo)
+        if strange := sorted(self.space.settings.keys() - own_settings(self.agent.algo).keys()):
+            raise ValueError(
+                f"{self.agent.algo} has no {', '.join(strange)} to tune. Take its own space, "
+                f"StrengthSpace.around(epsilon, {self.agent.algo!r})."
+            )
         object.__setattr__(self, "evaluation", self.evaluation.on(CALLBACKS))
         if len(self.evaluation.epsilon) != 1:
             raise ValueError(
@@ -102,11 +97,22 @@ class Tuning:
         """The strength for which robustness is wanted."""
         return self.evaluation.epsilon[0]
 
-    @property
+    @cached_property
     def paper(self) -> dict[str, Any]:
-        """The paper's setting: the field's ramp up to ε, without a margin, and κ = 1 for BARPO, 0 for ARPO."""
-        kappa = Constant(algorithm(self.agent.algo).defence.loss.kappa)  # type: ignore[attr-defined]  # one of ours
-        return {"epsilon": Ramp(self.epsilon).to_spec(), "margin": 1.0, "kappa": kappa.to_spec()}
+        """
+        The paper's setting: the field's ramp up to ε, without a margin, and the published settings of the defence for
+        the task, as far as there are any: κ = 1 for BARPO, 0 for ARPO.
+        """
+        published = entry(self.agent.algo, self.agent.env.rpartition(":")[2])
+        found: dict[str, Any] = {"epsilon": Ramp(self.epsilon).to_spec(), "margin": 1.0}
+        for name, setting in own_settings(self.agent.algo).items():
+            value = setting_of(published, name)
+            if isinstance(setting, Numbers) and setting.kinds:
+                schedule: Any = as_schedule(value)
+                value = schedule.to_spec()
+            if (value := setting.usual if value is None else value) is not None:
+                place(found, name, value)
+        return found
 
     def to_spec(self) -> dict[str, Any]:
         """:return: All settings, such as JSON can hold."""
@@ -124,7 +130,7 @@ class Tuning:
             **{
                 **spec,  # the rest is plain
                 "agent": Agent(**spec["agent"]),
-                "space": StrengthSpace(**spec["space"]),
+                "space": StrengthSpace.from_spec(spec["space"]),
                 "evaluation": Evaluation(**spec["evaluation"]),
                 "criterion": as_criterion(spec["criterion"]),
             }
@@ -138,7 +144,8 @@ class Tuning:
         strength = suggest_strength(trial, self.space)
         if not self.ppo:
             return strength
-        return strength | suggest_ppo(trial, self.agent.n_envs, self.agent.kwargs, self._gaussian)
+        tried = merged(self.agent.kwargs, strength)
+        return strength | suggest_ppo(trial, self.agent.n_envs, tried, self._gaussian)
 
     @cached_property
     def _gaussian(self) -> bool:
@@ -148,7 +155,7 @@ class Tuning:
 
     def trained_with(self, strength: dict[str, Any], name: str, seed: int) -> Agent:
         """:return: The agent of this strength, name and seed."""
-        return replace(self.agent, name=name, seed=seed, kwargs=self.agent.kwargs | strength)
+        return replace(self.agent, name=name, seed=seed, kwargs=merged(self.agent.kwargs, strength))
 
     def objective(self, trial: optuna.Trial) -> tuple[float, ...]:
         """

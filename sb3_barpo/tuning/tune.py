@@ -7,9 +7,9 @@ from typing import Any
 import optuna
 import pandas as pd
 
-from sb3_barpo.algorithms import OURS
 from sb3_barpo.environments import find_env
 from sb3_barpo.experiment import Agent, make_model
+from sb3_barpo.expressions import read_kwargs
 from sb3_barpo.figures import number
 from sb3_barpo.hyperparams import entry
 from sb3_barpo.resume import check_writable
@@ -17,7 +17,8 @@ from sb3_barpo.schedules import as_schedule
 from sb3_barpo.sensors import EPSILON_OF_SHEET, as_sensors
 from sb3_barpo.tuning.confirm import PAPER, Confirmation, by_candidate, candidate, confirm, ranked, strengths
 from sb3_barpo.tuning.results import confirmed_markdown, plain, script, write_study, zoo_entry
-from sb3_barpo.tuning.study import Tuning, check_algorithm, load_study, state_name, stored_tuning
+from sb3_barpo.tuning.spaces import own_settings
+from sb3_barpo.tuning.study import Tuning, load_study, state_name, stored_tuning
 from sb3_barpo.tuning.workers import run_trials
 from sb3_barpo.zoo.settings import check_settings
 
@@ -53,8 +54,9 @@ def tune_strength(
     progress_bar: bool = False,
 ) -> TuningResult:
     """
-    Search for the schedule of the adversary's strength that suits a task, and confirm the best on fresh seeds, under
-    stronger attacks. Finished work is reused: call it again to resume a killed search, or to add trials.
+    Search for the settings of a defence that suit a task, the schedule of its strength above all, and confirm the best
+    on fresh seeds, under stronger attacks. Finished work is reused: call it again to resume a killed search, or to add
+    trials.
 
     Writes ``trials.csv``, ``confirmed.csv`` (the report's rows), ``best.yml`` (an entry for RL Zoo), ``best.py``,
     pictures, ``report.md``, and the confirmed agents under ``agents``.
@@ -111,20 +113,20 @@ def task(algo: str, env: str, **changes: Any) -> tuple[Agent, float]:
     """
     The settings of this package for a task.
 
-    :param algo: ``"arpo"`` or ``"barpo"``, or their recurrent forms ``"arpo_lstm"``, ``"barpo_lstm"``.
+    :param algo: Name of an algorithm of this package, ``"barpo"`` or ``"carppo_lstm"`` for example.
     :param env: Id of the environment, ``My-v0`` or ``mymod:My-v0``; one without an entry takes the default one.
     :param changes: Arguments of :class:`sb3_barpo.experiment.Agent` that replace the entry's; ``kwargs`` are added to
         the entry's, and take all keys that an entry of the RL Zoo has.
     :return: The agent without a strength, and the entry's strength at the end of training; 1 with ``sensors``.
     :raises ValueError: for an unknown algorithm, environment or setting.
     """
-    check_algorithm(algo)
+    searched_names = own_settings(algo)
     given = {key: value for key, value in changes.items() if value is not None}
     own = dict(given.pop("kwargs", {}))
-    if searched := [name for name in ("epsilon", "margin", "kappa", "adversary") if name in own]:
+    if searched := [name for name in ("epsilon", "margin", "adversary", *searched_names) if name in own]:
         raise ValueError(
-            f"{', '.join(searched)} cannot be set in a study, which searches for the strength. Set the strength to be "
-            "robust against, or the ranges of the search."
+            f"{', '.join(searched)} cannot be set in a study, which searches for it. Set the strength to be robust "
+            "against, or the ranges of the search, the same number twice for one that stays."
         )
     check_settings(algo, own)
     usual = entry(algo, find_env(env, given.get("gym_packages", ())))
@@ -132,8 +134,8 @@ def task(algo: str, env: str, **changes: Any) -> tuple[Agent, float]:
     epsilon = as_schedule(strength if sheet is None else EPSILON_OF_SHEET)(0.0)
     if sheet is not None:
         own["sensors"] = as_sensors(sheet).spec()  # what a study stores must not change with a file
-    for name in ("policy", "margin", *OURS[algo].settings):
-        usual.pop(name, None)
+    for name in ("policy", "margin", *searched_names):
+        _drop(usual, name)
     kwargs = usual | own
     settings = {
         "steps": int(kwargs.pop("n_timesteps")),
@@ -141,6 +143,14 @@ def task(algo: str, env: str, **changes: Any) -> tuple[Agent, float]:
         "normalize": kwargs.pop("normalize"),
     }
     return Agent(algo, algo, env, **{"seed": 0, **settings, **given, "kwargs": kwargs}), epsilon
+
+
+def _drop(kwargs: dict[str, Any], name: str) -> None:
+    """Take a setting out of an entry; a dot leads into an argument that holds others."""
+    outer, _, inner = name.partition(".")
+    held = kwargs.pop(outer, None)
+    if inner and held and (rest := {key: value for key, value in read_kwargs(held).items() if key != inner}):
+        kwargs[outer] = rest
 
 
 def _check(tuning: Tuning) -> None:
