@@ -187,7 +187,8 @@ class UpdateByHand:
         if self.settings.normalize_advantage:  # minibatch by minibatch, as PPO does it
             advantages = th.cat([_standardized(block).flatten() for block in self._by_minibatch(advantages)])
         limits = advantages.add(advantages.abs(), alpha=self.settings.clip_range)
-        return shuffled._replace(advantages=advantages, limits=limits)
+        actions = shuffled.actions.t().contiguous().t()  # column by column, as the actor's outputs
+        return shuffled._replace(actions=actions, advantages=advantages, limits=limits)
 
     def _by_minibatch(self, rows: th.Tensor) -> list[th.Tensor]:
         """Rows ``(..., N)`` as ``(..., minibatches, B)``, and the rest, a shorter minibatch, as ``(..., 1, rest)``."""

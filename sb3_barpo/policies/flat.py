@@ -255,10 +255,16 @@ class FlatPolicy:
         return vectors
 
     def _views(self, vector: th.Tensor) -> dict[nn.Parameter, th.Tensor]:
-        """The parameters' places in a vector, with the zeros that fill rows up."""
+        """
+        The parameters' places in a vector, with the zeros that fill rows up. The longer side of a weight is contiguous:
+        products for a narrow gradient are slow otherwise.
+        """
         shapes = [(*parameter.shape[:-1], self.columns[parameter]) for parameter in self._parameters]
         parts = th.split(vector, [math.prod(shape) for shape in shapes])
-        return {p: part.view(shape) for p, part, shape in zip(self._parameters, parts, shapes, strict=True)}
+        return {
+            p: part.view(shape[::-1]).t() if len(shape) == 2 and shape[0] > shape[1] else part.view(shape)
+            for p, part, shape in zip(self._parameters, parts, shapes, strict=True)
+        }
 
     @staticmethod
     def _own(views: dict[nn.Parameter, th.Tensor]) -> dict[nn.Parameter, th.Tensor]:
