@@ -19,7 +19,7 @@ from sb3_barpo.evaluation.auto import AutoBudget, Found, find_auto, is_saturated
 from sb3_barpo.evaluation.members import Victim
 
 EPSILON = 0.2
-SMALL = AutoBudget(steps=2048, rounds=2, n_episodes=8)
+SMALL = AutoBudget(steps=1024, rounds=3, n_episodes=8)
 #: Small enough for everything but strength.
 TINY = AutoBudget(steps=64, rounds=2, n_episodes=1)
 
@@ -84,7 +84,7 @@ def test_the_curve_falls_and_each_round_doubles_the_budget(found: Found) -> None
     assert worst == sorted(worst, reverse=True)
     assert worst[0] < found.told["natural"]
     values = 2 * SMALL.steps
-    assert [point["steps"] - values for point in curve[1:]] == [0, 6 * SMALL.steps, 12 * SMALL.steps]
+    assert [point["steps"] - values for point in curve[1:]] == [steps * SMALL.steps for steps in (0, 6, 12, 24)]
     assert curve[0]["steps"] == 0
     assert found.told["saturated"]
 
@@ -103,6 +103,25 @@ def test_the_curve_falls_and_each_round_doubles_the_budget(found: Found) -> None
 )
 def test_it_ends_where_a_doubling_does_not_pay(natural: float, before: float, after: float, saturated: bool) -> None:
     assert is_saturated(natural, before, after, share=0.05) == saturated
+
+
+def test_one_quiet_doubling_is_no_end(tmp_path: Path) -> None:
+    """It may pause by chance. A share of nearly all makes every doubling quiet."""
+    before_the_second = AutoBudget(TINY.steps, rounds=2, n_episodes=1, share=0.999)
+    assert not hunt(tmp_path, before_the_second).told["saturated"]
+    found = hunt(tmp_path, AutoBudget(TINY.steps, rounds=4, n_episodes=1, share=0.999))
+    assert found.told["saturated"]
+    assert len(found.told["curve"]) == 5  # what needs no learning, values, three rounds
+
+
+def test_fits_from_scratch_are_of_the_stronger_kind_and_longer_each_round(found: Found, folder: Path) -> None:
+    records = [json.loads(path.read_text()) for path in folder.glob("*.json")]
+    fresh = [one for one in records if one["attack"] in ("sarl", "paad") and one["base"] is None]
+    for number, steps in ((1, 2 * SMALL.steps), (2, 4 * SMALL.steps)):
+        before = min((one for one in fresh if one["seed"] < number), key=lambda one: np.mean(one["returns"]))
+        now = [one for one in fresh if one["seed"] == number]
+        assert [one["attack"] for one in now] == 2 * [before["attack"]]
+        assert [one["total_timesteps"] for one in now] == [steps, steps]
 
 
 def test_without_an_end_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,7 +202,7 @@ def test_a_report_says_whether_the_search_was_done(folder: Path, found: Found, t
     report.to_json(tmp_path / "report.json")
     assert RobustnessReport.from_json(tmp_path / "report.json").judged == report.judged
     (line,) = saturation.lines(report.judged)
-    assert "the search is saturated after 28,672 steps of learning" in line
+    assert "the search is saturated after 26,624 steps of learning" in line
     assert "under " in line
     rows = saturation.curves(report.judged)
     assert rows is not None

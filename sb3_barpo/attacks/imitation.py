@@ -14,6 +14,7 @@ from torch.nn.functional import mse_loss
 from sb3_barpo.adversary import HeldLimits, bounds_of
 from sb3_barpo.attacks.attack import Attack
 from sb3_barpo.attacks.memory import Memory
+from sb3_barpo.policies.rollout import bare_predictor
 from sb3_barpo.policies.spaces import by_key
 
 BATCH_SIZE, LEARNING_RATE = 256, 1e-3
@@ -53,6 +54,7 @@ def demonstrate(
     model, device = other.model, other.model.device
     bounds, limits = bounds_of(other.observation_space, venv, device), HeldLimits(model)
     memory, state = Memory.of(model, venv.num_envs), None
+    victim = bare_predictor(model)
     clean, starts = venv.reset(), np.ones(venv.num_envs, dtype=bool)
     seen, actions, losses, ends = [], [], [], []
     for _ in range(-(-n_steps // venv.num_envs)):
@@ -62,7 +64,7 @@ def demonstrate(
         before: Any = obs_as_tensor(clean, device)  # type: ignore[arg-type]  # no tuple
         seen.append(before)
         actions.append(action_for(before, obs_as_tensor(shown, device), other.victim(memory)))
-        taken, state = model.predict(shown, state, starts, deterministic)
+        taken, state = victim.predict(shown, state, starts, deterministic)
         if memory is not None:
             memory.advance(shown)
         clean, rewards, starts, _ = venv.step(taken)

@@ -28,6 +28,7 @@ from sb3_barpo.attacks.learned import LearnedAttack, check_clean_env
 from sb3_barpo.attacks.memory import Memory, States
 from sb3_barpo.attacks.quick_ppo import QuickPPO
 from sb3_barpo.attacks.victim import undisturbed
+from sb3_barpo.policies.rollout import bare_predictor
 from sb3_barpo.policies.spaces import by_key, by_parts, usual_policy
 from sb3_barpo.vec_envs import Wrapper, seed_if_possible
 
@@ -55,6 +56,7 @@ class RoleReversedVecEnv(Wrapper):
         self.attack = attack
         self._bounds = bounds_of(attack.observation_space, venv, attack.model.device)
         self._limits = HeldLimits(attack.model)
+        self._victim = bare_predictor(attack.model)
 
     def seed(self, seed: int | None = None) -> list[int | None]:
         """SB3's algorithms seed their environments; those that take no seed go without."""
@@ -76,7 +78,7 @@ class RoleReversedVecEnv(Wrapper):
         perturbed = self.attack.respond(clean, th.as_tensor(actions, device=device), policy)
         self._limits.look(self._bounds, self._clean)
         seen = self.attack.shown(perturbed, self._clean, self._limits.hold(self._bounds), policy)
-        taken, self._state = self.attack.model.predict(seen, self._state, self._starts, self.attack.deterministic)
+        taken, self._state = self._victim.predict(seen, self._state, self._starts, self.attack.deterministic)
         if self._memory is not None:
             self._memory.advance(seen)
         self.venv.step_async(taken)
@@ -195,7 +197,8 @@ class PolicyAttack(LearnedAttack):
                 )
             self._seed_all(venv)
             gamma = self.kwargs.get("gamma", 0.99)
-            shown, self._rewards = demonstrate(other, venv, n_steps, self.action_for, gamma, self.deterministic)
+            with other.frozen():
+                shown, self._rewards = demonstrate(other, venv, n_steps, self.action_for, gamma, self.deterministic)
             imitate(adversary.policy, shown)
         adversary.env = adversary._vec_normalize_env = None
         self.adversary_model = adversary
@@ -228,7 +231,8 @@ class PolicyAttack(LearnedAttack):
         try:
             # To SB3 it is one training up to the end of the fit, on which schedules of learning rates depend.
             left = max(end - adversary.num_timesteps, 1)
-            adversary.learn(left, callback=_Stage(self, until, tell), reset_num_timesteps=False)
+            with self.frozen():
+                adversary.learn(left, callback=_Stage(self, until, tell), reset_num_timesteps=False)
         except _StageOver:
             pass
         finally:

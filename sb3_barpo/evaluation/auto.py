@@ -5,8 +5,9 @@
 2. Two action values are learned, and attacks by them tried.
 3. A first round of adversaries learns: SA-RL and PA-AD in two ways each, and one of each that imitates the strongest
    attack so far before it learns.
-4. Further rounds double the budget. Half of each continues the strongest adversaries; the other half begins new ones,
-   from the strongest attack so far, and longer than any before. The search ends where a doubling no longer pays.
+4. Further rounds double the budget. A third of each goes on from what is strongest so far, by continuing and by
+   imitating it; two thirds go to fits from scratch, longer than any before, in both ways of the stronger kind. The
+   search ends where two doublings together no longer pay: one alone may pause by chance.
 
 All is compared on episodes that no report uses, and each finished step is stored, see
 :mod:`sb3_barpo.evaluation.members`.
@@ -46,6 +47,15 @@ _IMITATORS: dict[str, dict[str, Any]] = {
     SARL.name: QUIET,
     PAAD.name: {"policy_kwargs": {"log_std_init": -1.5}, **FARSIGHTED},
 }
+#: The ways in which adversaries learn from scratch: the multiple of ε with which they begin, and their settings.
+_WAYS: dict[str, list[tuple[float, dict[str, Any]]]] = {
+    SARL.name: [(6.0, COHERENT), (1.0, QUIET)],
+    PAAD.name: [(3.0, {}), (6.0, FARSIGHTED)],
+}
+#: Radius and weight of the regularisers of the two action values.
+_VALUES = [(0.05, 0.3), (0.1, 1.0)]
+#: Samples that a fit of an action value learns from, if it takes no more than so many passes.
+_SAMPLES, _MOST_PASSES = 500_000, 100
 
 
 @dataclass(frozen=True)
@@ -56,8 +66,8 @@ class AutoBudget:
     :param steps: Environment steps of each fit in the first round.
     :param rounds: Number of rounds in which adversaries learn, at most. Each doubles the budget.
     :param n_episodes: Episodes by which attacks are compared, others than those of the report.
-    :param share: The search ends where a doubling lowers the worst case by less than this share of the damage done, or
-        by less than a fifth of this share of the natural return.
+    :param share: The search ends where two doublings together lower the worst case by less than this share of the
+        damage done, or by less than a fifth of this share of the natural return.
     :raises ValueError: if a setting is out of range.
     """
 
@@ -149,49 +159,62 @@ class _Hunt:
         yield [self.natural, *self._try([self.packed.task(member) for member in simple])]
         self._mark()
         if RobustSarsa.name in self.kinds:
-            settings = [{"sarsa_epsilon": 0.05, "regularization": 0.3}, {"sarsa_epsilon": 0.1, "regularization": 1.0}]
-            members = [Member(RobustSarsa.name, self.budget.steps, one) for one in settings]
-            values = self._try([self.packed.task(member) for member in members])
+            values = self._try([self.packed.task(member) for member in self._values()])
             yield values
             yield self._try([self.packed.task(Member(WorstQ.name, 0), task.path) for task in values])
             self._mark()
         for number in range(self.budget.rounds):
             yield self._try(self._first_round() if number == 0 else self._round(number))
             self._mark()
-            if number > 0 and self._is_saturated():
+            if number > 1 and self._is_saturated():
                 self.saturated = True
                 return
 
+    def _values(self) -> list[Member]:
+        steps = self.budget.steps
+        passes = min(max(_SAMPLES // steps, 1), _MOST_PASSES)
+        return [
+            Member(
+                RobustSarsa.name, steps, {"sarsa_epsilon": radius, "regularization": weight, "n_epochs": passes}
+            )
+            for radius, weight in _VALUES
+        ]
+
     def _first_round(self) -> list[Task]:
         steps = self.budget.steps
-        ways = {
-            SARL.name: [self._settings(6.0, **COHERENT), self._settings(1.0, **QUIET)],
-            PAAD.name: [self._settings(3.0), self._settings(6.0, **FARSIGHTED)],
-        }
-        fresh = [
-            self.packed.task(Member(kind, steps, settings)) for kind in self._learners() for settings in ways[kind]
+        return [
+            *(task for kind in self._learners() for task in self._fresh(kind, steps, 0)),
+            *(self._imitator(kind, steps, 0) for kind in self._learners()),
         ]
-        return fresh + self._imitators(steps, 0)
 
     def _round(self, number: int) -> list[Task]:
         steps = self.budget.steps * 2 ** (number - 1)
         adversaries = sorted((task for task in self.tried if task.member.attack in self._learners()), key=_strength)
-        continued = [self._continued(task, steps) for task in adversaries[:2]]
-        # Longer than any before, of the kind that does more.
-        kind = adversaries[0].member.attack
-        way = self._settings(6.0, **(COHERENT if kind == SARL.name else FARSIGHTED))
-        longer = self.packed.task(Member(kind, 2 * steps, way, number))
-        return [*continued, *self._imitators(steps, number), longer]
+        strongest = adversaries[0]
+        fresh = next(task for task in adversaries if task.base is None).member.attack
+        others = [kind for kind in self._learners() if kind != strongest.member.attack]
+        return [
+            self._continued(strongest, steps),
+            *(self._imitator(kind, steps, number) for kind in others),
+            *self._fresh(fresh, 2 * steps, number),
+        ]
+
+    def _fresh(self, kind: str, steps: int, number: int) -> list[Task]:
+        """From scratch, in both ways."""
+        return [
+            self.packed.task(Member(kind, steps, self._settings(curriculum, **changes), number))
+            for curriculum, changes in _WAYS[kind]
+        ]
 
     def _continued(self, task: Task, steps: int) -> Task:
         member = task.member
         longer = Member(member.attack, member.total_timesteps + steps, member.settings, member.seed)
         return self.packed.task(longer, task.path, "continues")
 
-    def _imitators(self, steps: int, number: int) -> list[Task]:
+    def _imitator(self, kind: str, steps: int, number: int) -> Task:
         strongest = min(self.tried, key=_strength)
-        members = [Member(kind, steps, self._settings(1.0, **_IMITATORS[kind]), number) for kind in self._learners()]
-        return [self.packed.task(member, strongest.path, "imitates") for member in members]
+        member = Member(kind, steps, self._settings(1.0, **_IMITATORS[kind]), number)
+        return self.packed.task(member, strongest.path, "imitates")
 
     def _settings(self, curriculum: float, **changes: Any) -> dict[str, Any]:
         rollout = min(2048, max(self.budget.steps // 8, 256))  # several updates even in a short fit
@@ -221,7 +244,7 @@ class _Hunt:
         self.curve.append(told)
 
     def _is_saturated(self) -> bool:
-        before, after = (point["worst_case"] for point in self.curve[-2:])
+        before, after = (self.curve[i]["worst_case"] for i in (-3, -1))
         natural = mean_return(self.natural.path)
         return is_saturated(natural, before, after, self.budget.share)
 
@@ -245,10 +268,10 @@ class _Hunt:
 def is_saturated(natural: float, before: float, after: float, share: float) -> bool:
     """
     :param natural: Mean return without an attack.
-    :param before: The worst case before the budget was doubled.
+    :param before: The worst case before the budget was doubled, twice.
     :param after: The worst case after it.
-    :param share: Share of the damage that a doubling has to gain.
-    :return: Whether it gained less than this share of the damage, or than a fifth of it of the natural return, which
+    :param share: Share of the damage that two doublings have to gain.
+    :return: Whether they gained less than this share of the damage, or than a fifth of it of the natural return, which
         is what episodes can tell at all.
     """
     return before - after < max(share * (natural - after), share / 5 * abs(natural))

@@ -27,17 +27,18 @@ def line(name: str, told: Mapping[str, Any]) -> str:
     """
     :param name: The agent.
     :param told: What the search said.
-    :return: Whether it was done, and what its last doubling gained.
+    :return: Whether it was done, and what its last two doublings gained.
     """
     curve = told["curve"]
     last = curve[-1]
-    gained = curve[-2]["worst_case"] - last["worst_case"]
+    back = min(3, len(curve))  # a search of one round has no doubling but its own
+    gained = curve[-back]["worst_case"] - last["worst_case"]
     damage = told["natural"] - last["worst_case"]
     share = f" ({percent(gained / damage).lstrip('+')} of the damage)" if damage > 0 else ""
     state = "saturated" if told["saturated"] else "NOT saturated"
     advice = "" if told["saturated"] else " A larger search may find more: the worst case is an upper bound."
     return (
-        f"**{name}**: the search is {state} after {last['steps']:,} steps of learning. Its last doubling lowered the "
+        f"**{name}**: the search is {state} after {last['steps']:,} steps of learning. Its last two doublings lowered the "
         f"worst case by {number(gained)}{share} to {number(last['worst_case'])}, under {display(last['attack'])}, on "
         f"the {told['n_episodes']} episodes that choose.{advice}"
     )
