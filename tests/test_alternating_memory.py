@@ -70,9 +70,9 @@ class Watched(RecurrentATLA):
 
 @BOTH
 def test_the_memory_is_of_all_that_the_agent_was_shown(attacker: str) -> None:
-    """In both turns, and in the rollouts after the last attack: a replay, step by step, finds the same."""
+    """In both turns, and in the rollouts before and after all attacks: a replay, step by step, finds the same."""
     # The weights stay as they are, so that one replay goes through all rollouts.
-    still = {"epsilon": "step_0.2_0.6_0", "learning_rate": 0.0}
+    still = {"epsilon": "step_0_0.1_0.2_0.7_0", "learning_rate": 0.0}
     model: Any = Watched(env=make_envs(n_envs=2), attacker=attacker, **SMALL, **still).learn(5 * 64)
     assert len(model.shown) == (5 + 3) * 32
     zero = th.zeros(1, 2, 8), th.zeros(1, 2, 8)
