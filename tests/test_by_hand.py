@@ -25,13 +25,13 @@ from sb3_barpo.adversary import (
     Surrogate,
     Value,
     WarmStart,
+    adversary,
 )
 from sb3_barpo.adversary.objectives import clipped_surrogate
 from sb3_barpo.attacks.quick_ppo import QuickPPO
 from sb3_barpo.losses import Defence, OuterLoss, Rows, Terms
 from sb3_barpo.policies import by_hand, flat
 from sb3_barpo.policies.flat import FlatPolicy
-from sb3_barpo.training import inner
 
 STEPS = 80
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -105,7 +105,7 @@ def test_an_update_ends_where_the_general_one_ends(
 @pytest.mark.parametrize("setting", ["default", "clip_range_vf", "pgd", "l2", "value"])
 @pytest.mark.parametrize("algorithm", [ARPO, BARPO])
 def test_large_minibatches_go_by_blocks(algorithm: type[PPO], setting: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (flat, by_hand, inner):
+    for module in (flat, by_hand, adversary):
         monkeypatch.setattr(module, "BLOCK", 7)
     assert_same_update(algorithm, "Pendulum-v1", monkeypatch, epsilon=0.05, **SETTINGS[setting])
 

@@ -1,16 +1,19 @@
 """The adversary: an objective to raise, a ball to stay in, a solver that climbs."""
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch as th
 
 from sb3_barpo.adversary.balls import Ball, LinfBall
-from sb3_barpo.adversary.goals import ClosedForm, Goal, Samples
+from sb3_barpo.adversary.goals import Blocks, ClosedForm, Goal, Samples
 from sb3_barpo.adversary.layout import layout_of
 from sb3_barpo.adversary.limits import Bounds, DictBounds
 from sb3_barpo.adversary.objectives import Objective
 from sb3_barpo.adversary.solvers import Solver, needs_autograd
 from sb3_barpo.policies.evaluate import Policy
+from sb3_barpo.policies.mlp import Prepared
+from sb3_barpo.policies.networks import BLOCK
 from sb3_barpo.policies.views import as_searched, as_tested
 
 
@@ -54,6 +57,14 @@ class Draws:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_generator": None}  # generators do not pickle on every torch; the seed tells enough
+
+
+def _with_gradient(goal: Goal, solver: Solver) -> AbstractContextManager[Any]:
+    """Autograd, unless the goal states its gradient; in updates by hand all do, and the mode is on already."""
+    if th.is_inference_mode_enabled():
+        return nullcontext()
+    stated = isinstance(goal, ClosedForm | Blocks) and not needs_autograd(solver)
+    return th.inference_mode() if stated else th.enable_grad()
 
 
 class Adversary:
@@ -157,8 +168,7 @@ class Adversary:
         radius, generator = epsilon / layout.unit, self.generator(seen.device)
         with as_searched(policy):
             goal = self.goal(layout.policy(policy, observations), seen, samples)
-            stated = isinstance(goal, ClosedForm) and not needs_autograd(self.solver)
-            with th.inference_mode() if stated else th.enable_grad():
+            with _with_gradient(goal, self.solver):
                 delta = self.solver.solve(goal, seen, layout.ball, radius, generator, start)
         perturbed = layout.add(observations, delta)
         if bounds is not None:
@@ -194,12 +204,24 @@ class Adversary:
         """
         if self.objective is None:
             return lambda perturbed: perturbed.new_zeros(len(perturbed))
+        if isinstance(policy, Prepared) and policy.known is not None and observations.shape[0] > BLOCK:
+            return self._by_blocks(policy, policy.known, samples)
         goal = self.objective.prepare(policy, observations, samples)
         mask = None if samples is None else samples.mask
         if mask is None:
             return goal
         # A sequence's memory leads from a row that does not count back to those that do.
         return lambda perturbed: goal(perturbed).where(mask, 0.0)
+
+    def _by_blocks(self, policy: Prepared, known: tuple[th.Tensor, th.Tensor], samples: Samples | None) -> Goal:
+        """The same for many rows, of an objective whose gradient is known."""
+        parts: list[Goal] = []
+        for begin in range(0, known[0].shape[0], BLOCK):
+            rows = slice(begin, begin + BLOCK)
+            policy.known = known[0][rows], known[1][rows]
+            parts.append(self.goal(policy, policy.known[0], None if samples is None else samples.rows(rows)))
+        policy.known = known
+        return Blocks(parts, BLOCK)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update({"_draws": Draws(state.get("_seed")), **state})  # older files hold the seed itself

@@ -48,11 +48,12 @@ class Layout:
         :param delta: What is added, as :meth:`join` lays it.
         :return: Perturbed observations of the space, of a floating type where they moved, without gradient.
         """
-        return (observations + self.unit * delta).detach()
+        return (observations + (delta if self.unit == 1 else self.unit * delta)).detach()
 
     def difference(self, perturbed: Any, observations: Any) -> th.Tensor:
         """:return: What was added, as :meth:`join` lays it."""
-        return (perturbed - observations.to(perturbed.dtype)) / self.unit  # type: ignore[no-any-return]
+        delta: th.Tensor = perturbed - observations.to(perturbed.dtype)
+        return delta if self.unit == 1 else delta / self.unit
 
     def rebuild(self, joined: th.Tensor, observations: Any) -> Any:
         """:return: Observations of the space that hold the joined ones, and of the clean ones what does not move."""

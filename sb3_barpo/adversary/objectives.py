@@ -141,11 +141,11 @@ def _surrogate_in_closed_form(goal: Goal, policy: Policy, samples: Samples) -> G
 
     if (gaussian := mlp.gaussian_of(policy)) is not None:
         # log π(a|s') is minus half the squared length of (μ(s') - a) / σ, and a constant.
-        constant = (old_log_prob + gaussian.normaliser).neg_()
         pull = gaussian.precision * -0.5
+        constant = (old_log_prob + gaussian.normaliser).neg_().to(pull.dtype)
 
         def of_mean(distance: th.Tensor) -> th.Tensor:
-            return by_log_prob(th.addmv(constant.to(pull.dtype), distance.square(), pull)) * distance
+            return by_log_prob(th.addmv(constant, distance.square(), pull)) * distance
 
         return ClosedForm(goal, actor.minus(actions, gaussian.precision), of_mean)
 

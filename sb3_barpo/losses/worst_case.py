@@ -29,7 +29,7 @@ class WorstCase(OuterLoss):
 
     def slopes(self, rows: Rows, samples: Samples) -> Slopes:
         kappa: float = self.kappa  # type: ignore[assignment]  # a number, after `at`
-        slope = surrogate_slope(rows.log_prob, samples).mul_(-1 / ((1 + kappa) * len(samples.advantages)))
+        slope = surrogate_slope(rows.log_prob, samples).mul_(-1 / ((1 + kappa) * samples.advantages.shape[0]))
         if kappa != 1:
             slope[0].mul_(kappa)
         return Slopes(None, {}, slope, clean=kappa > 0)

@@ -206,7 +206,7 @@ class UpdateByHand:
         """The slope of the policy loss: PPO's."""
         del index
         unclipped = (log_prob - batch.old_log_prob).exp_().mul_(batch.advantages)
-        slope = unclipped.masked_fill_(unclipped > batch.limits, 0).div_(-len(batch.limits))
+        slope = unclipped.masked_fill_(unclipped > batch.limits, 0).div_(-batch.limits.shape[0])
         return Slopes(None, {}, slope)
 
     def _losses(self, log_prob: th.Tensor, batches: Rollout) -> tuple[th.Tensor, Mapping[str, th.Tensor]]:
@@ -227,7 +227,7 @@ class UpdateByHand:
 
     def _critic(self, batch: Rollout) -> th.Tensor:
         """The critic's gradient, block by block. :return: Its error, shape ``(B,)``."""
-        n = len(batch.inputs)
+        n = batch.inputs.shape[0]
         if n <= BLOCK:
             return self._critic_on(batch, n, more=False)
         blocks = zip(*(th.split(part, BLOCK) for part in batch), strict=True)

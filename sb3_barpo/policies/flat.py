@@ -74,7 +74,7 @@ class FlatNetwork:
         :param start: The row of the buffers where these begin.
         :return: The last layer's outputs in those rows of the buffers, shape ``(B, out)``.
         """
-        n = len(inputs)
+        n = inputs.shape[0]
         if n > BLOCK:
             for i, some in enumerate(th.split(inputs, BLOCK)):
                 self.forward(some, start + i * BLOCK)
@@ -102,7 +102,7 @@ class FlatNetwork:
         :param start: The row of the buffers where they begin.
         :param more: Adds to what other rows have written.
         """
-        n = len(inputs)
+        n = inputs.shape[0]
         if n > BLOCK:
             for i, (some, slope) in enumerate(zip(th.split(inputs, BLOCK), th.split(gradient, BLOCK), strict=True)):
                 self.to_parameters(some, slope, start + i * BLOCK, more or i > 0)

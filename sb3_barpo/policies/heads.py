@@ -51,14 +51,14 @@ class GaussianHead:
         self._inverse, _, self._normaliser = self._prepared.gaussian
         self._distance = (actions - output.view(-1, *actions.shape)).mul_(self._inverse)
         self._squared = self._distance.square().view(output.shape)
-        return th.addmv(self._normaliser, self._squared, self._halves, beta=-1).view(-1, len(actions))
+        return th.addmv(self._normaliser, self._squared, self._halves, beta=-1).view(-1, actions.shape[0])
 
     def kl(self) -> th.Tensor:
         self._shift = self._distance[0] - self._distance[1]
         return self._shift.square().sum(-1).div_(2)
 
     def entropy(self) -> th.Tensor:
-        return self._normaliser + len(self._halves) / 2
+        return self._normaliser + self._halves.shape[0] / 2
 
     def to_output(self, slope: th.Tensor, kl_slope: th.Tensor | None, ent_coef: float) -> th.Tensor:
         flat = slope.reshape(-1)
@@ -70,17 +70,17 @@ class GaussianHead:
             self._gradient.sub_((pulled * self._shift).sum(0))
             to_mean[0].sub_(pulled)
             to_mean[1].add_(pulled)
-        return to_mean.mul_(self._inverse).view(len(flat), -1)
+        return to_mean.mul_(self._inverse).view(flat.shape[0], -1)
 
 
 class CategoricalHead:
     """One of several actions."""
 
     def rows(self, output: th.Tensor, actions: th.Tensor) -> th.Tensor:
-        self._n = len(actions)
+        self._n = actions.shape[0]
         self._log_probs = output.log_softmax(1)
-        self._actions = actions.repeat(len(output) // len(actions), 1)
-        return self._log_probs.gather(1, self._actions).view(-1, len(actions))
+        self._actions = actions.repeat(output.shape[0] // self._n, 1)
+        return self._log_probs.gather(1, self._actions).view(-1, actions.shape[0])
 
     def kl(self) -> th.Tensor:
         clean, moved = self._log_probs.chunk(2)

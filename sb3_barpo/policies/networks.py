@@ -149,7 +149,7 @@ class Network:
             for layer in self.layers:
                 outputs.append(output := layer.forward(output))
         else:
-            for layer, buffer in zip(self.layers, self.buffers[0].rows(0, len(output)), strict=True):
+            for layer, buffer in zip(self.layers, self.buffers[0].rows(0, output.shape[0]), strict=True):
                 outputs.append(output := layer.forward(output, buffer))
         return outputs
 
@@ -159,7 +159,7 @@ class Network:
         :param gradient: Gradient with respect to the last of them, shape ``(B, out)``.
         :return: Gradient with respect to the flat input, shape ``(B, in)``.
         """
-        slopes = None if self.buffers is None else self.buffers[1].rows(0, len(gradient))
+        slopes = None if self.buffers is None else self.buffers[1].rows(0, gradient.shape[0])
         for i in range(len(self.layers) - 1, -1, -1):
             layer = self.layers[i]
             if layer.activation is not None:

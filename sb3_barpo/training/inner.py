@@ -9,15 +9,12 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from torch.nn import functional as F
 
 from sb3_barpo.adversary import KL, Adversary, Bounds, DictBounds, Perturbation, Samples, Surrogate, Value
-from sb3_barpo.adversary.goals import Blocks, Goal
 from sb3_barpo.adversary.solvers import needs_autograd
 from sb3_barpo.certify import box_around
 from sb3_barpo.certify.answers import answers_in
 from sb3_barpo.losses import OuterLoss, Rows
 from sb3_barpo.losses.base import Rollout
 from sb3_barpo.policies.evaluate import Evaluated, action_distributions, evaluate_actions, kl_divergence
-from sb3_barpo.policies.mlp import Prepared
-from sb3_barpo.policies.networks import BLOCK
 from sb3_barpo.policies.spaces import is_finite
 from sb3_barpo.policies.views import evaluation_mode
 from sb3_barpo.training.minibatches import LastVisits, knows_rows
@@ -130,7 +127,7 @@ class Inner:
         self, policy: Any, observations: Any, samples: Samples, logs: Logs, record: bool
     ) -> tuple[Evaluated, Rows]:
         """What the policy does where the adversary has led it."""
-        found = self._search(policy, observations, samples)
+        found = self._visit(policy, observations, samples)
         perturbed = found.observations
         if record:
             self.record(policy, observations, found, samples, logs)
@@ -143,11 +140,11 @@ class Inner:
         notes = None if self._notes is None or self._visits is None else self._notes[:, self._visits.rows]
         return seen, Rows(seen.log_prob, kl, notes)
 
-    def _search(self, policy: Any, observations: Any, samples: Samples) -> Perturbation:
+    def _visit(self, policy: Any, observations: Any, samples: Samples) -> Perturbation:
         """The adversary's answer, remembered if its solver will want to start from it."""
         visits = self._visits if self.adversary.solver.warm else None
         start = None if visits is None else visits.ended()
-        found = self.adversary.search(policy, observations, self.epsilon, samples, self.bounds, start)
+        found = self.search(policy, observations, samples, start)
         if visits is not None:
             visits.end(found.delta)
         return found
@@ -155,8 +152,8 @@ class Inner:
     @property
     def is_plain(self) -> bool:
         """
-        Whether the loss sees its rows alone and all of the search is this package's, so that :meth:`search` does the
-        same: in updates by hand there is no autograd, on which objectives and solvers of others may rely.
+        Whether the loss sees its rows alone and all of the search is this package's: in updates by hand there is no
+        autograd, on which objectives and solvers of others may rely.
         """
         adversary = self.adversary
         return (
@@ -168,36 +165,15 @@ class Inner:
             and not needs_autograd(adversary.solver)
         )
 
-    def search(
-        self, policy: Prepared, observations: th.Tensor, output: th.Tensor, samples: Samples, start: th.Tensor | None
-    ) -> tuple[th.Tensor, th.Tensor]:
+    def search(self, policy: Any, observations: Any, samples: Samples, start: th.Tensor | None) -> Perturbation:
         """
-        :param policy: A recognised policy, prepared.
-        :param observations: Clean observations as its networks see them, shape ``(B, features)``.
-        :param output: The actor's outputs there, shape ``(B, out)``.
+        :param policy: The policy.
+        :param observations: Clean observations, shape ``(B, *obs)`` or by key.
         :param samples: The rest of the minibatch.
-        :param start: Where the search starts, shape ``(B, features)``; its own start by default.
-        :return: Where the search ended, and the perturbed observations within their limits, of the same shape.
+        :param start: Where the search starts, ``delta`` of an earlier one; its own start by default.
+        :return: The adversary's answer.
         """
-        adversary = self.adversary
-        goal = self._goal(policy, observations, output, samples)
-        generator = adversary.generator(observations.device)
-        delta = adversary.solver.solve(goal, observations, adversary.ball, self.epsilon, generator, start)
-        perturbed = observations + delta
-        if self.bounds is not None:
-            limits: Any = self.bounds  # of a Box
-            perturbed = limits.clip(perturbed, observations)
-            delta = perturbed - observations
-        return delta, perturbed
-
-    def _goal(self, policy: Prepared, observations: th.Tensor, output: th.Tensor, samples: Samples) -> Goal:
-        """What the solver climbs, of many rows block by block."""
-        if len(observations) <= BLOCK or self.adversary.objective is None:
-            policy.known = observations, output
-            return self.adversary.goal(policy, observations, samples)
-        blocks = [slice(begin, begin + BLOCK) for begin in range(0, len(observations), BLOCK)]
-        parts: Any = [self._goal(policy, observations[rows], output[rows], samples.rows(rows)) for rows in blocks]
-        return Blocks(parts, BLOCK)
+        return self.adversary.search(policy, observations, self.epsilon, samples, self.bounds, start)
 
     def record_rows(
         self,

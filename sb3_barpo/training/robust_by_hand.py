@@ -51,15 +51,15 @@ class RobustUpdateByHand(UpdateByHand):
         self._clean = th.split(shuffled.inputs[:, :features].contiguous(), size)
 
     def _actor(self, batch: Rollout, index: int) -> th.Tensor:
-        actor, n = self.flat.actor, len(batch.inputs)
+        actor, n = self.flat.actor, batch.inputs.shape[0]
         clean, moved = self._both[:n], self._both[n : 2 * n]
         clean.copy_(batch.inputs)
         self._samples = self._samples_of(batch)
         start = self._starts[index] if self._starts else None
-        output = actor.forward(clean)
-        ended, perturbed = self.inner.search(self.flat.prepared, self._clean[index], output, self._samples, start)
-        self._ended.append(ended)
-        moved[:, : actor.features].copy_(perturbed)
+        self.flat.prepared.known = self._clean[index], actor.forward(clean)
+        found = self.inner.search(self.flat.prepared, self._clean[index], self._samples, start)
+        self._ended.append(found.delta)
+        moved[:, : actor.features].copy_(found.observations)
         actor.forward(moved, n)
         return actor.output(0, 2 * n)
 
@@ -74,7 +74,7 @@ class RobustUpdateByHand(UpdateByHand):
         return terms.loss, named(terms.logs)
 
     def _actor_back(self, batch: Rollout, slopes: Slopes, to_output: th.Tensor) -> None:
-        n = len(batch.inputs)
+        n = batch.inputs.shape[0]
         if slopes.clean or self.settings.ent_coef:
             self.flat.actor.to_parameters(self._both[: 2 * n], to_output)
         else:
