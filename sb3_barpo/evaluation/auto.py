@@ -241,9 +241,6 @@ class _Hunt:
             before = read_record(task.base)["total_timesteps"] if task.base is not None and continues else 0
             learned += task.member.total_timesteps - before
         adversaries = self._adversaries()
-        best = [
-            next((mean_return(one.path) for one in some), None) for some in (adversaries, _from_scratch(adversaries))
-        ]
         told = {
             "steps": learned,
             "worst_case": mean_return(strongest.path),
