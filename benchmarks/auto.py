@@ -126,9 +126,9 @@ def table(rows: pd.DataFrame, curves: pd.DataFrame) -> str:
     seeds = rows["seed"].nunique()
     return (
         f"{pd.DataFrame(lines).to_markdown(index=False, disable_numparse=True)}\n\n"
-        f"Mean return over {seeds} episodes (seeds {rows['seed'].min()} to {rows['seed'].max()}) with its 95 % bootstrap "
-        "interval, under the strongest attack of each search. ε = 0.075 on Hopper-v5, 0.15 on HalfCheetah-v5. Minutes: "
-        f"of one core, for the search. {curves['machine'].iloc[-1]}, CPU.\n"
+        f"Mean return over {seeds} episodes (seeds {rows['seed'].min()} to {rows['seed'].max()}) with its 95 % "
+        "bootstrap interval, under the strongest attack of each search. ε = 0.075 on Hopper-v5, 0.15 on "
+        f"HalfCheetah-v5. Minutes: of one core, for the search. {curves['machine'].iloc[-1]}, CPU.\n"
     )
 
 

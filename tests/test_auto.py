@@ -89,6 +89,15 @@ def test_the_curve_falls_and_each_round_doubles_the_budget(found: Found) -> None
     assert found.told["saturated"]
 
 
+def point(worst_case: float, learned: float | None = None, from_scratch: float | None = None) -> dict[str, Any]:
+    learned = worst_case if learned is None else learned
+    return {
+        "worst_case": worst_case,
+        "learned": learned,
+        "from_scratch": learned if from_scratch is None else from_scratch,
+    }
+
+
 @pytest.mark.parametrize(
     ("natural", "before", "after", "saturated"),
     [
@@ -101,8 +110,21 @@ def test_the_curve_falls_and_each_round_doubles_the_budget(found: Found) -> None
         (0.0, -1.0, -2.0, False),
     ],
 )
-def test_it_ends_where_a_doubling_does_not_pay(natural: float, before: float, after: float, saturated: bool) -> None:
-    assert is_saturated(natural, before, after, share=0.05) == saturated
+def test_it_ends_where_two_doublings_do_not_pay(natural: float, before: float, after: float, saturated: bool) -> None:
+    assert is_saturated(natural, point(before), point(after), share=0.05) == saturated
+
+
+@pytest.mark.parametrize(("learned", "saturated"), [(23.0, True), (25.0, False)])
+def test_it_goes_on_as_long_as_what_learns_is_far_behind(learned: float, saturated: bool) -> None:
+    """20 % are left by an attack that learns nothing; 4 % of the natural return are little."""
+    assert is_saturated(100.0, point(20.0, learned), point(20.0, learned), share=0.05) == saturated
+
+
+@pytest.mark.parametrize(("before", "saturated"), [(60.0, True), (66.0, False)])
+def test_it_goes_on_as_long_as_fits_from_scratch_would_undercut_it(before: float, saturated: bool) -> None:
+    """They are at 40 now; as much again leads to 20, which is no less than the worst case, or to 14."""
+    points = point(20.0, 20.0, before), point(20.0, 20.0, 40.0)
+    assert is_saturated(100.0, *points, share=0.05) == saturated
 
 
 def test_one_quiet_doubling_is_no_end(tmp_path: Path) -> None:
@@ -206,7 +228,7 @@ def test_a_report_says_whether_the_search_was_done(folder: Path, found: Found, t
     assert "under " in line
     rows = saturation.curves(report.judged)
     assert rows is not None
-    assert list(rows.columns) == ["agent", "steps", "worst_case", "attack", "seconds"]
+    assert list(rows.columns) == ["agent", "steps", "worst_case", "attack", "learned", "from_scratch", "seconds"]
     assert rows["worst_case"].to_list() == [point["worst_case"] for point in found.told["curve"]]
     figure = saturation.picture(report.judged)
     assert figure.axes[0].get_lines()[0].get_label() == "it"

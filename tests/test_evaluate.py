@@ -1,5 +1,7 @@
 """The command `evaluate`: agents in, report, pictures and attackers out."""
 
+import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -77,6 +79,17 @@ def test_one_command_writes_what_it_says(agents: Path, tmp_path: Path, capsys: p
         assert (tmp_path / picture).stat().st_size > 0
         assert f"({picture})" in written
     assert "`attacks/two/paad.zip`: 64 steps at ε = 0.3" in written
+    content = json.loads((tmp_path / "report.json").read_text())
+    told = {(row["agent"], row["attack"]): row for row in content["measures"]}
+    assert set(told) == {(name, attack) for name in ("one", "two") for attack in ("natural", *SIX, "best_response")}
+    for name in ("one", "two"):
+        assert told[name, "best_response"]["mean"] == report.summary()["best_response"][name]
+        moved = content["judged"]["agents"][name]["moved"]
+        assert moved["attack"] == report.summary()["worst_attack"][name]
+        assert 0 <= moved["shift_low"] <= moved["shift"] <= moved["shift_high"]
+    assert content["measures_by_algorithm"][0]["n_seeds"] == 2
+    for text in ("| lowest tenth (CVaR) |", "| action shift |", "| best response |"):
+        assert text in re.sub(" +", " ", written)
     tried = pd.read_csv(tmp_path / "attackers.csv")
     assert tried.groupby(["agent", "attack"]).size().to_dict() == {
         (agent, attack): 2 if attack == "sarl" else 1 for agent in ("one", "two") for attack in SIX[3:]

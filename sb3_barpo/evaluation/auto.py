@@ -7,14 +7,15 @@
    attack so far before it learns.
 4. Further rounds double the budget. A third of each goes on from what is strongest so far, by continuing and by
    imitating it; two thirds go to fits from scratch, longer than any before, in both ways of the stronger kind. The
-   search ends where two doublings together no longer pay: one alone may pause by chance.
+   search ends where two doublings together no longer pay: one alone may pause by chance. It goes on as long as what
+   learns is far behind what does not, or would undercut it at its present pace: then its budget was too small.
 
 All is compared on episodes that no report uses, and each finished step is stored, see
 :mod:`sb3_barpo.evaluation.members`.
 """
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,7 +89,9 @@ class Found(NamedTuple):
 
     :param attacks: The strongest of each kind, by name.
     :param told: As JSON can hold it: ``saturated``, ``share``, ``n_episodes``, ``natural`` on the episodes that
-        compare, and ``curve``, a list of ``steps`` of learning so far, ``worst_case``, ``attack`` and ``seconds``.
+        compare, and ``curve``, a list of ``steps`` of learning so far, ``worst_case``, ``attack``, the worst cases of
+        adversaries that learn (``learned``) and of those among them that began from nothing (``from_scratch``), both
+        ``None`` before there are any, and ``seconds`` of one core.
     """
 
     attacks: dict[str, Attack]
@@ -174,9 +177,7 @@ class _Hunt:
         steps = self.budget.steps
         passes = min(max(_SAMPLES // steps, 1), _MOST_PASSES)
         return [
-            Member(
-                RobustSarsa.name, steps, {"sarsa_epsilon": radius, "regularization": weight, "n_epochs": passes}
-            )
+            Member(RobustSarsa.name, steps, {"sarsa_epsilon": radius, "regularization": weight, "n_epochs": passes})
             for radius, weight in _VALUES
         ]
 
@@ -189,9 +190,9 @@ class _Hunt:
 
     def _round(self, number: int) -> list[Task]:
         steps = self.budget.steps * 2 ** (number - 1)
-        adversaries = sorted((task for task in self.tried if task.member.attack in self._learners()), key=_strength)
+        adversaries = self._adversaries()
         strongest = adversaries[0]
-        fresh = next(task for task in adversaries if task.base is None).member.attack
+        fresh = _from_scratch(adversaries)[0].member.attack
         others = [kind for kind in self._learners() if kind != strongest.member.attack]
         return [
             self._continued(strongest, steps),
@@ -220,6 +221,10 @@ class _Hunt:
         rollout = min(2048, max(self.budget.steps // 8, 256))  # several updates even in a short fit
         return adversary(self.victim.venv.num_envs, curriculum, rollout, **changes)
 
+    def _adversaries(self) -> list[Task]:
+        """What learns from episodes under its own attack, the strongest first."""
+        return sorted((task for task in self.tried if task.member.attack in self._learners()), key=_strength)
+
     def _learners(self) -> list[str]:
         return [kind for kind in (SARL.name, PAAD.name) if kind in self.kinds]
 
@@ -235,18 +240,20 @@ class _Hunt:
             continues = task.base is not None and task.record.get("how") == "continues"
             before = read_record(task.base)["total_timesteps"] if task.base is not None and continues else 0
             learned += task.member.total_timesteps - before
+        adversaries = self._adversaries()
         told = {
             "steps": learned,
             "worst_case": mean_return(strongest.path),
             "attack": strongest.member.attack,
+            "learned": _lowest(adversaries),
+            "from_scratch": _lowest(_from_scratch(adversaries)),
             "seconds": round(sum(read_record(task.path)["seconds"] for task in [self.natural, *self.tried]), 1),
         }
         self.curve.append(told)
 
     def _is_saturated(self) -> bool:
-        before, after = (self.curve[i]["worst_case"] for i in (-3, -1))
         natural = mean_return(self.natural.path)
-        return is_saturated(natural, before, after, self.budget.share)
+        return is_saturated(natural, self.curve[-3], self.curve[-1], self.budget.share)
 
     def found(self) -> Found:
         """:return: The strongest of each kind, and what is to be told."""
@@ -265,16 +272,33 @@ class _Hunt:
         return Found(attacks, told)
 
 
-def is_saturated(natural: float, before: float, after: float, share: float) -> bool:
+def is_saturated(natural: float, before: Mapping[str, Any], after: Mapping[str, Any], share: float) -> bool:
     """
+    Whether a search is done. Little is less than a share of the damage, or than a fifth of it of the natural return,
+    which is what episodes can tell at all.
+
     :param natural: Mean return without an attack.
-    :param before: The worst case before the budget was doubled, twice.
-    :param after: The worst case after it.
-    :param share: Share of the damage that two doublings have to gain.
-    :return: Whether they gained less than this share of the damage, or than a fifth of it of the natural return, which
-        is what episodes can tell at all.
+    :param before: The point of the curve before the budget was doubled, twice.
+    :param after: The one after it.
+    :param share: The share.
+    :return: Whether the worst case fell by little, adversaries that learn are behind it by little, and those that begin
+        from nothing would not undercut it, had they gained as much again, by more than a little.
     """
-    return before - after < max(share * (natural - after), share / 5 * abs(natural))
+    worst = after["worst_case"]
+    little = max(share * (natural - worst), share / 5 * abs(natural))
+    foreseen = 2 * after["from_scratch"] - before["from_scratch"]
+    return bool(
+        before["worst_case"] - worst < little and after["learned"] - worst < little and worst - foreseen < little
+    )
+
+
+def _from_scratch(adversaries: list[Task]) -> list[Task]:
+    """Those of them that began from nothing, in their order."""
+    return [task for task in adversaries if task.base is None]
+
+
+def _lowest(tasks: list[Task]) -> float | None:
+    return min((mean_return(task.path) for task in tasks), default=None)
 
 
 def _strength(task: Task) -> tuple[float, str]:

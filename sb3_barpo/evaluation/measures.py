@@ -19,6 +19,7 @@ from sb3_barpo.attacks import Attack, UnderAttack
 from sb3_barpo.attacks.victim import undisturbed
 from sb3_barpo.evaluation.rows import Rows
 from sb3_barpo.evaluation.statistics import bootstrap_interval
+from sb3_barpo.vec_envs import seed_if_possible
 
 #: The share of the lowest episodes over which CVaR is the mean.
 TAIL = 0.1
@@ -36,7 +37,8 @@ def cvar(returns: NDArray[np.floating], axis: int = -1) -> Any:
     return np.sort(returns, axis=axis).take(range(n_lowest), axis=axis).mean(axis=axis)
 
 
-_MEASURES: dict[str, Callable[..., Any]] = {"mean": np.mean, "median": np.median, "cvar": cvar}
+#: What is said of returns, by name.
+MEASURES: dict[str, Callable[..., Any]] = {"mean": np.mean, "median": np.median, "cvar": cvar}
 
 
 def measures(rows: Rows, epsilon: float | None = None) -> pd.DataFrame:
@@ -62,13 +64,13 @@ def measures_by_algorithm(rows: Rows, epsilon: float | None = None) -> pd.DataFr
         with 95 % bootstrap intervals over the agents, NaN for a single one, and ``n_seeds``.
     :raises ValueError: if there are no episodes at this ε.
     """
-    table = measures(rows, epsilon)[list(_MEASURES)].reset_index()
+    table = measures(rows, epsilon)[list(MEASURES)].reset_index()
     algorithms = rows.origins["algorithm"]
     table["algorithm"] = table["agent"].map(algorithms)
     result = []
     for (algorithm, attack), some in table.groupby(["algorithm", "attack"], sort=False):
         row: dict[str, Any] = {"algorithm": algorithm, "attack": attack, "n_seeds": len(some)}
-        for name in _MEASURES:
+        for name in MEASURES:
             scores = some[name].to_numpy(dtype=float)
             row |= _with_interval(name, scores, np.mean)
         result.append(row)
@@ -88,7 +90,7 @@ def _returns(rows: Rows, epsilon: float | None) -> list[tuple[tuple[str, str], N
 
 def _measured(returns: NDArray[np.float64]) -> dict[str, float]:
     row: dict[str, float] = {}
-    for name, statistic in _MEASURES.items():
+    for name, statistic in MEASURES.items():
         row |= _with_interval(name, returns, statistic)
     return row
 
@@ -129,7 +131,7 @@ def moved(
     """
     with undisturbed(model, venv):
         attack.seed(seed)
-        venv.seed(seed)
+        seed_if_possible(venv, seed)
         attacked, state = UnderAttack(model, attack, venv), None
         observations: Any = venv.reset()
         starts = np.ones(venv.num_envs, dtype=bool)
@@ -147,6 +149,23 @@ def moved(
         for name, values in (("shift", shift), ("flip_rate", flips))
     }
     return Moved(float(shift.mean()), float(flips.mean())), intervals
+
+
+def told(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """:return: A table of measures as JSON can hold it, ``None`` for what is no finite number."""
+    rows = table.reset_index().replace([np.inf, -np.inf], np.nan).to_dict("records")
+    return [{str(key): None if pd.isna(value) else value for key, value in row.items()} for row in rows]
+
+
+def moved_told(model: OnPolicyAlgorithm, venv: VecEnv, attack: Attack, n_steps: int, seed: int) -> dict[str, Any]:
+    """:return: What :func:`moved` says, as JSON can hold it, and under which attack."""
+    means, intervals = moved(model, venv, attack, n_steps, seed)
+    row: dict[str, Any] = {"attack": attack.name, **means._asdict()}
+    for name, (low, high) in intervals.items():
+        row |= (
+            {f"{name}_low": None, f"{name}_high": None} if np.isnan(low) else {f"{name}_low": low, f"{name}_high": high}
+        )
+    return row
 
 
 def _distance(space: spaces.Space[Any], taken: np.ndarray, clean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

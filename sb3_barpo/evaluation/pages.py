@@ -13,6 +13,7 @@ from sb3_barpo.agents.load import LoadedAgent
 from sb3_barpo.attacks import Attack, LearnedAttack
 from sb3_barpo.evaluation import saturation, tables
 from sb3_barpo.evaluation.judged import lines
+from sb3_barpo.evaluation.measures import moved_told
 from sb3_barpo.evaluation.plots import plot_trace
 from sb3_barpo.evaluation.report import RobustnessReport
 from sb3_barpo.evaluation.rows import NATURAL
@@ -54,6 +55,10 @@ def write_pages(
     :param sections: Further parts of the page, before what was judged.
     :raises OSError: if a file cannot be written.
     """
+    for agent, attack in zip(agents, worst, strict=True):
+        n_steps = min(_longest(report, agent.name, attack.name), _WATCHED)
+        own = report.judged["agents"][agent.name]
+        own["moved"] = moved_told(agent.model, agent.venv, attack, n_steps, config.seed)
     report.to_csv(output / "report.csv")
     report.to_json(output / "report.json")
     videos: list[str] = []
@@ -114,6 +119,8 @@ def _blocks(
     if videos:
         blocks.append(Block("list", videos))
     blocks += [Block("table", partial(tables.returns, report)), Block("text", tables.legend(report))]
+    blocks += [Block("table", partial(tables.beyond_the_mean, report)), Block("text", tables.MEASURES_LEGEND)]
+    blocks += [Block("table", partial(tables.moved, report.judged)), Block("text", tables.MOVED_LEGEND)]
     if len(report.units) > 1 and len(report.epsilons) > 1 and not mixed_units:
         blocks.append(Block("text", _MIXED))
     if stored := _attackers(agents, found):
@@ -175,6 +182,9 @@ def _longest(report: RobustnessReport, agent: str, attack: str) -> int:
     rows = report.at()
     return int(rows.loc[(rows["agent"] == agent) & rows["attack"].isin([NATURAL, attack]), "length"].max())
 
+
+#: Steps of each environment in which actions are watched, at most.
+_WATCHED = 1000
 
 _MIXED = "There is no curve over ε, since the agents' ε are in different units. `--mixed-units` draws one nevertheless."
 

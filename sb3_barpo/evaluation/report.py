@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from sb3_barpo.evaluation import plots, statistics, tables
+from sb3_barpo.evaluation.measures import measures, measures_by_algorithm, told
 from sb3_barpo.evaluation.rows import Rows
 
 if TYPE_CHECKING:
@@ -118,15 +119,20 @@ class RobustnessReport(Rows):
 
     def to_json(self, path: str | Path) -> None:
         """
-        :param path: File to write: ``judged`` and ``rows``. :meth:`from_json` reads it.
+        :param path: File to write: ``judged``, ``measures`` (:func:`sb3_barpo.evaluation.measures.measures`, and by
+            algorithm where one has several agents) and ``rows``. :meth:`from_json` reads it.
         :raises OSError: if it cannot be written.
         """
         # Not pandas' own writer, which rounds to 15 digits at most.
         seeds = [None if seed is pd.NA else int(seed) for seed in self._frame["train_seed"]]
         records = zip(self._frame.to_dict("records"), seeds, strict=True)
         rows = ",\n".join(json.dumps({**row, "train_seed": seed}) for row, seed in records)
+        parts = {"judged": self.judged, "measures": told(measures(self))}
+        if self.origins["algorithm"].duplicated().any():
+            parts["measures_by_algorithm"] = told(measures_by_algorithm(self))
+        said = "".join(f'"{name}": {json.dumps(part)},\n' for name, part in parts.items())
         with _writing(path) as target:
-            target.write_text(f'{{"judged": {json.dumps(self.judged)},\n"rows": [\n{rows}\n]}}\n', encoding="utf-8")
+            target.write_text(f'{{{said}"rows": [\n{rows}\n]}}\n', encoding="utf-8")
 
     @classmethod
     def from_csv(cls, path: str | Path) -> "RobustnessReport":

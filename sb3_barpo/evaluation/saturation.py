@@ -38,17 +38,17 @@ def line(name: str, told: Mapping[str, Any]) -> str:
     state = "saturated" if told["saturated"] else "NOT saturated"
     advice = "" if told["saturated"] else " A larger search may find more: the worst case is an upper bound."
     return (
-        f"**{name}**: the search is {state} after {last['steps']:,} steps of learning. Its last two doublings lowered the "
-        f"worst case by {number(gained)}{share} to {number(last['worst_case'])}, under {display(last['attack'])}, on "
-        f"the {told['n_episodes']} episodes that choose.{advice}"
+        f"**{name}**: the search is {state} after {last['steps']:,} steps of learning. Its last two doublings lowered "
+        f"the worst case by {number(gained)}{share} to {number(last['worst_case'])}, under {display(last['attack'])}, "
+        f"on the {told['n_episodes']} episodes that choose.{advice}"
     )
 
 
 def curves(judged: Mapping[str, Any]) -> "pd.DataFrame | None":
     """
     :param judged: What a report holds.
-    :return: Rows of ``agent``, ``steps`` of learning so far, ``worst_case``, ``attack`` and ``seconds``; ``None``
-        without a search by ``"auto"``.
+    :return: Rows of ``agent`` and of what a search tells of each point of its curve, see
+        :class:`sb3_barpo.evaluation.auto.Found`; ``None`` without a search by ``"auto"``.
     """
     rows = [{"agent": name, **point} for name, told in _told(judged).items() for point in told["curve"]]
     return pd.DataFrame(rows) if rows else None

@@ -58,14 +58,15 @@ def bootstrap_interval(
         raise ValueError("A bootstrap interval needs at least two scores, but there is one. Train more seeds.")
     if not 0 < confidence_level < 1:
         raise ValueError(f"confidence_level must be between 0 and 1, but it is {confidence_level}. 0.95 is usual.")
-    interval = stats.bootstrap(
-        (values,),
-        statistic,
-        n_resamples=N_RESAMPLES,
-        confidence_level=confidence_level,
-        method="percentile",
-        random_state=np.random.default_rng(seed),
-    ).confidence_interval
+    with np.errstate(over="ignore"):  # of a standard error that nobody reads
+        interval = stats.bootstrap(
+            (values,),
+            statistic,
+            n_resamples=N_RESAMPLES,
+            confidence_level=confidence_level,
+            method="percentile",
+            random_state=np.random.default_rng(seed),
+        ).confidence_interval
     return float(interval.low), float(interval.high)
 
 

@@ -1,6 +1,7 @@
 """A report in words: the table and the sentence."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -8,6 +9,7 @@ from tabulate import tabulate
 
 from sb3_barpo.attacks import ATTACKS, LearnedAttack
 from sb3_barpo.evaluation import statistics
+from sb3_barpo.evaluation.measures import MEASURES, measures, told
 from sb3_barpo.evaluation.rows import Rows
 from sb3_barpo.figures import NONE, counted, number, percent, spread
 
@@ -49,6 +51,53 @@ def by_algorithm(rows: Rows, tablefmt: str = "pipe") -> str:
         for algorithm, row in table.iterrows()
     ]
     return _tabulated(["algorithm", "training seeds", "natural", "worst case"], lines, tablefmt)
+
+
+def beyond_the_mean(rows: Rows, tablefmt: str = "pipe") -> str:
+    """
+    :param rows: The episodes.
+    :param tablefmt: One of ``tabulate``'s formats.
+    :return: A table of :func:`sb3_barpo.evaluation.measures.measures` at the largest ε, one row for each agent and
+        attack.
+    """
+    lines = [
+        [row["agent"], _SHOWN.get(row["attack"], row["attack"]), *(_bounded(row, name) for name in MEASURES)]
+        for row in told(measures(rows))
+    ]
+    return _tabulated(["agent", "attack", "mean", "median", "lowest tenth (CVaR)"], lines, tablefmt)
+
+
+def moved(judged: Mapping[str, Any], tablefmt: str = "pipe") -> str:
+    """
+    :param judged: What a report holds.
+    :param tablefmt: One of ``tabulate``'s formats.
+    :return: A table of how far the actions of each agent move under its most damaging attack.
+    """
+    found = {name: agent["moved"] for name, agent in judged["agents"].items() if "moved" in agent}
+    lines = [
+        [name, one["attack"], *(_bounded(one, measure) for measure in ("shift", "flip_rate"))]
+        for name, one in found.items()
+    ]
+    return _tabulated(["agent", "attack", "action shift", "flip rate"], lines, tablefmt)
+
+
+MEASURES_LEGEND = (
+    "At the largest ε, with 95 % bootstrap intervals over the episodes. Best response: each episode's lowest return "
+    "under any of the attacks. Lowest tenth: the mean of the lowest tenth of the episodes."
+)
+MOVED_LEGEND = (
+    "How the most damaging attack moves the most likely action: its distance from the one at the clean observation, in "
+    "units of half the range of each dimension (or the share of discrete actions that differ), and the share of steps "
+    "at which it changes sides, or to another choice. 95 % bootstrap intervals over series of episodes."
+)
+_SHOWN = {"best_response": "best response"}
+
+
+def _bounded(row: Mapping[str, Any], name: str) -> str:
+    low, high = row[f"{name}_low"], row[f"{name}_high"]
+    if low is None or high is None:
+        return number(row[name])
+    return f"{number(row[name])} [{number(low)}, {number(high)}]"
 
 
 def _tabulated(headers: list[str], lines: list[list[Any]], tablefmt: str) -> str:
