@@ -13,6 +13,7 @@ from linear_system import controller, damage, systems
 from stable_baselines3 import PPO
 from stable_baselines3.common.env_util import make_vec_env
 
+from sb3_barpo.adversary import LinfBall, Timing
 from sb3_barpo.attacks import AUTO, LearnedAttack
 from sb3_barpo.evaluation import RobustnessReport, auto, evaluate_robustness, members, saturation
 from sb3_barpo.evaluation.auto import AutoBudget, Found, find_auto, is_saturated
@@ -209,6 +210,20 @@ def test_kinds_that_do_not_support_the_victim_are_left_out(actions: Any, missing
     model = PPO("MlpPolicy", venv, device="cpu", seed=0)
     (found,) = find_auto([Victim(model, venv)], 0.1, TINY)
     assert set(found.attacks) == set(AUTO) - missing
+
+
+def test_it_searches_within_a_rate_limit() -> None:
+    """All that it finds keeps the limit, whatever it learned or imitated."""
+    ball = LinfBall(1.0, Timing(rate=0.03))
+    (found,) = find_auto([Victim(controller(), systems(), ball=ball)], EPSILON, TINY)
+    assert list(found.attacks) == AUTO
+    clean = np.random.default_rng(0).standard_normal((12, 3, 2)).astype(np.float32)
+    for attack in found.attacks.values():
+        attack.begin(np.ones(3, dtype=bool))
+        delta = np.array([attack.perturb(seen) - seen for seen in clean])
+        change = np.diff(np.concatenate([np.zeros_like(delta[:1]), delta]), axis=0)
+        assert 0 < np.abs(change).max() <= 0.03 + 1e-6
+        assert np.abs(delta).max() <= EPSILON + 1e-6
 
 
 # --- in reports

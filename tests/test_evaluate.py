@@ -1,5 +1,6 @@
 """The command `evaluate`: agents in, report, pictures and attackers out."""
 
+import inspect
 import json
 import re
 import shutil
@@ -62,7 +63,7 @@ def command(agents: Path, output: Path, *arguments: str, names: tuple[str, ...] 
 
 
 def test_one_command_writes_what_it_says(agents: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command(agents, tmp_path, "--epsilon", "0.15", "0.3", names=("one", "two"))
+    command(agents, tmp_path, "--attacks", "all", "--epsilon", "0.15", "0.3", names=("one", "two"))
     printed = capsys.readouterr()
     for line in ("attackers 8/8: ", "sarl on two, 64 steps in ", "attacks 26/26: paad on two at ε = 0.3"):
         assert line in printed.err  # without a terminal
@@ -113,6 +114,15 @@ def test_the_attackers_serve_again(agents: Path, tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(RobustnessReport.from_csv(tmp_path / "report.csv").to_frame(), report)
 
 
+def test_auto_is_the_default_and_takes_no_budget(agents: Path, tmp_path: Path) -> None:
+    assert inspect.signature(evaluate).parameters["attacks"].default == ("auto",)
+    with pytest.raises(ValueError, match="ends by itself and takes no budget, but budget is 'paper'"):
+        evaluate([load_agent(agents / "one", BRIEF)], budget="paper", epsilon=[0.1], output=tmp_path / "out")
+    with pytest.raises(SystemExit):
+        command(agents, tmp_path / "out", "--budget", "quick")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.slow
 def test_processes_change_nothing(agents: Path, tmp_path: Path) -> None:
     command(agents, tmp_path / "1", "--attacks", "mad", "paad")
@@ -137,7 +147,7 @@ def test_what_it_can_be_told(agents: Path, tmp_path: Path, capsys: pytest.Captur
     ("arguments", "match"),
     [
         (["--attacks", "fog"], "Unknown attack 'fog'"),
-        (["--budget", "lavish"], "Unknown budget 'lavish'"),
+        (["--attacks", "all", "--budget", "lavish"], "Unknown budget 'lavish'"),
         (["--epsilon", "-1"], "epsilon must be a finite number"),
         (["--epsilon", "0"], "cannot be fitted at epsilon = 0"),
         (["--episodes", "0"], "n_eval_episodes must be at least 1"),

@@ -74,19 +74,30 @@ def test_no_trap_is_sprung_by_chance(name: str, played: dict[str, Played]) -> No
     assert one.share(Random(one.model, one.trap.epsilon)) < 0.5
 
 
-def best_share(one: Played, folder: Path, budget: AutoBudget) -> float:
+def search(one: Played, folder: Path, budget: AutoBudget) -> tuple[float, bool]:
+    """What is found of the damage, and whether the search says that it is done."""
     victim = Victim(one.model, one.venv, folder)
     (found,) = find_auto([victim], one.trap.epsilon, budget, deterministic=one.trap.deterministic)
-    return one.share(found.attacks[found.told["curve"][-1]["attack"]])
+    return one.share(found.attacks[found.told["curve"][-1]["attack"]]), found.told["saturated"]
 
 
 @pytest.mark.parametrize("name", ["nearly_certain", "lying_critic"])
 def test_the_search_is_not_fooled(name: str, played: dict[str, Played], tmp_path: Path) -> None:
     """At least 95 % of the damage. The other traps take longer; ``benchmarks/traps.py`` runs all of them."""
-    assert best_share(played[name], tmp_path, AutoBudget(steps=512, rounds=1, n_episodes=8)) >= 0.95
+    share, _ = search(played[name], tmp_path, AutoBudget(steps=512, rounds=1, n_episodes=8))
+    assert share >= 0.95
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TRAPS)
 def test_the_search_is_fooled_by_none(name: str, played: dict[str, Played], tmp_path: Path) -> None:
-    assert best_share(played[name], tmp_path, AutoBudget(steps=2048, rounds=2)) >= 0.95
+    share, _ = search(played[name], tmp_path, AutoBudget(steps=4096, rounds=3))
+    assert share >= 0.95
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TRAPS)
+def test_no_search_is_called_done_that_is_not(name: str, played: dict[str, Played], tmp_path: Path) -> None:
+    """Far too small for some of the traps; then it has to say so."""
+    share, saturated = search(played[name], tmp_path, AutoBudget(steps=256, rounds=4))
+    assert share >= 0.95 or not saturated

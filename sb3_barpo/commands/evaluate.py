@@ -29,9 +29,10 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     how.add_argument(
         "--attacks",
         nargs="+",
-        default=["all"],
+        default=["auto"],
         help="auto, which searches until a larger budget no longer pays and says whether it does; standard or all, the "
-        f"six of the field's tables; or some of {', '.join(ATTACKS)} (default: all)",
+        f"six of the field's tables; or some of {', '.join(ATTACKS)}; random, critic, mad, max_kl and push need no "
+        "search, and seconds (default: auto)",
     )
     how.add_argument(
         "--epsilon",
@@ -58,8 +59,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     )
     how.add_argument(
         "--budget",
-        default="standard",
-        help=f"effort for learned attacks, but for auto: {', '.join(BUDGETS)} (default: standard)",
+        help=f"effort for learned attacks that are named: {', '.join(BUDGETS)} (default: standard)",
     )
     how.add_argument("--episodes", type=int, default=50, help="episodes for each attack and strength (default: 50)")
     how.add_argument("--seed", type=int, default=REPORT.start, help="seed of the first episode and of the fits")
@@ -109,7 +109,7 @@ def _evaluate(
     trigger: float,
     sensors: str | None,
     channels: bool,
-    budget: str,
+    budget: str | None,
     episodes: int,
     seed: int,
     n_envs: int,

@@ -38,9 +38,9 @@ from sb3_barpo.sensors import SensorsLike
 
 def evaluate(
     agents: Sequence[LoadedAgent],
-    attacks: Sequence[str] = ("all",),
+    attacks: Sequence[str] = ("auto",),
     epsilon: Sequence[float] | None = None,
-    budget: str = "standard",
+    budget: str | None = None,
     output: str | Path | None = None,
     n_jobs: int = 1,
     n_eval_episodes: int = 50,
@@ -67,7 +67,8 @@ def evaluate(
     :param attacks: ``"auto"``, ``"standard"`` (or ``"all"``), or names of attacks.
     :param epsilon: Strengths, one or several. Learned attacks are fitted at the largest and used at all. By default the
         strength that the agents shall withstand, ε at the end of their training without the margin.
-    :param budget: How many attackers are fitted for each learned attack; ``"auto"`` needs none.
+    :param budget: How many attackers are fitted for each learned attack, ``"standard"`` by default; ``"auto"`` takes
+        none.
     :param output: Folder to write to, by default :func:`default_output`.
     :param n_jobs: Number of processes.
     :param n_eval_episodes: Episodes for each attack and strength.
@@ -87,9 +88,9 @@ def evaluate(
     :param channels: Whether to evaluate across channels too, see :func:`sb3_barpo.evaluation.evaluate_channels`:
         ``channels.csv`` and ``channels.png``.
     :return: The report on all agents.
-    :raises ValueError: for a setting out of range, an unknown attack or budget, two agents of one name, agents whose
-        training says nothing or different things of ε or the ball where that is not given, a folder that holds
-        another evaluation, or environments that cannot be rendered for a video.
+    :raises ValueError: for a setting out of range, an unknown attack or budget, a budget for ``"auto"``, two agents of
+        one name, agents whose training says nothing or different things of ε or the ball where that is not given, a
+        folder that holds another evaluation, or environments that cannot be rendered for a video.
     :raises OSError: if the folder cannot be written.
     """
     if not agents:
@@ -102,6 +103,12 @@ def evaluate(
     within = restricted(within_of(agents, ball, sensors), agents, features, timing)
     sheet = within[0].sheet
     strengths = strengths_of(agents, [1.0] if sensors is not None and epsilon is None else epsilon)
+    if budget is not None and wants_auto(attacks):
+        raise ValueError(
+            f"The search of 'auto', the default, ends by itself and takes no budget, but budget is {budget!r}. Leave "
+            "it out, or name the attacks that it is for: 'standard' for the six of the field's tables."
+        )
+    budget = "standard" if budget is None else budget
     check_settings(attacks, strengths, budget)
     config = EvalConfig(n_eval_episodes, seed, deterministic)
     listed = [str(name) for name in dict.fromkeys(attack_names(attacks))]
