@@ -17,7 +17,7 @@ from sb3_barpo import ARPO, BARPO
 from sb3_barpo.adversary import KL, PGD, SGLD, Adversary, LinfBall, Perturbation, Uniform, WarmStart
 from sb3_barpo.policies.evaluate import evaluate_actions
 from sb3_barpo.training.minibatches import LastVisits
-from sb3_barpo.training.optim import fused
+from sb3_barpo.training.optim import fused, has_fused
 
 SPACES = pytest.mark.parametrize("env_id", ["Pendulum-v1", "CartPole-v1"])
 BOTH = pytest.mark.parametrize("algorithm", [ARPO, BARPO])
@@ -93,6 +93,8 @@ def test_an_update_leaves_the_optimiser_as_ppo_has_it(algorithm: type[PPO]) -> N
     "kwargs", [{"foreach": True}, {"fused": False}, {"fused": True}, {"capturable": True}], ids=str
 )
 def test_an_implementation_that_the_user_chose_stays(kwargs: dict[str, bool]) -> None:
+    if kwargs == {"fused": True} and not has_fused():
+        pytest.skip("this PyTorch has no fused Adam on CPUs")
     optimizer = th.optim.Adam([nn.Parameter(th.zeros(2))], **kwargs)
     before = dict(optimizer.param_groups[0])
     with fused(optimizer):
@@ -102,8 +104,31 @@ def test_an_implementation_that_the_user_chose_stays(kwargs: dict[str, bool]) ->
 def test_adam_is_fused_for_a_while() -> None:
     optimizer = th.optim.Adam([nn.Parameter(th.zeros(2))])
     with fused(optimizer):
-        assert optimizer.param_groups[0]["fused"]
+        assert optimizer.param_groups[0]["fused"] is (True if has_fused() else None)
     assert optimizer.param_groups[0]["fused"] is None
+
+
+def test_a_pytorch_without_a_fused_adam_on_cpus_takes_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As 2.3, whose Adam refuses parameters on a CPU."""
+    own = th.optim.Adam.__init__
+
+    def refuses(self: th.optim.Adam, *args: Any, **kwargs: Any) -> None:
+        if kwargs.get("fused"):
+            raise RuntimeError("`fused=True` requires all the params to be floating point Tensors of supported devices")
+        own(self, *args, **kwargs)
+
+    monkeypatch.setattr(th.optim.Adam, "__init__", refuses)
+    has_fused.cache_clear()
+    try:
+        parameter = nn.Parameter(th.zeros(2))
+        optimizer = th.optim.Adam([parameter])
+        parameter.grad = th.ones(2)
+        with fused(optimizer):
+            assert optimizer.param_groups[0]["fused"] is None
+            optimizer.step()
+        assert (parameter < 0).all()
+    finally:
+        has_fused.cache_clear()
 
 
 def test_other_optimisers_are_left_alone() -> None:
