@@ -57,7 +57,7 @@ def _short(value: Any) -> Any:
 def zoo_entry(agent: Agent, strength: dict[str, Any]) -> str:
     """
     :param agent: What was trained.
-    :param strength: The adversary's strength, as :func:`plain` gives it.
+    :param strength: What was found, as :func:`plain` gives it.
     :return: An entry for RL Zoo's ``--conf-file``.
     """
     settings = {
@@ -83,7 +83,7 @@ def _policy(agent: Agent) -> str:
 def script(agent: Agent, strength: dict[str, Any]) -> str:
     """
     :param agent: What was trained.
-    :param strength: The adversary's strength, as :func:`plain` gives it.
+    :param strength: What was found, as :func:`plain` gives it.
     :return: A Python script that trains it.
     """
     settings = {

@@ -7,6 +7,7 @@ from typing import Any
 import optuna
 import pandas as pd
 
+from sb3_barpo.algorithms import find
 from sb3_barpo.environments import find_env
 from sb3_barpo.experiment import Agent, make_model
 from sb3_barpo.expressions import read_kwargs
@@ -175,9 +176,9 @@ def _markdown(result: TuningResult, tuning: Tuning, confirmation: Confirmation, 
         )
     settings = "\n".join(f"    {line}" for line in zoo_entry(tuning.agent, result.strength).splitlines())
     images = "\n\n".join(f"![{name}]({name})" for name in pictures)
-    return f"""# The adversary's strength on {tuning.agent.env}
+    return f"""# {find(tuning.agent.algo).class_name}, tuned on {tuning.agent.env}
 
-{tuning.agent.algo.upper()}, {tuning.agent.steps} steps a trial; {trials}; criterion: {criterion}.
+{tuning.agent.steps} steps a trial; {trials}; criterion: {criterion}.
 
 {verdict}
 
