@@ -32,8 +32,8 @@ N_ENVS = 8
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--traps", nargs="+", default=list(TRAPS), choices=list(TRAPS))
-    parser.add_argument("--steps", type=int, default=2048, help="of each fit in the first round of auto")
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=4096, help="of each fit in the first round of auto")
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--episodes", type=int, default=64)
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--output", type=Path, default=HERE / "traps")
@@ -90,6 +90,7 @@ def markdown(rows: pd.DataFrame, args: argparse.Namespace) -> str:
     for name in [*AUTO, "auto"]:
         table[name if name == "auto" else display(name)] = rows[name].map("{:.0%}".format)
     table["auto's strongest"] = rows["by"].map(display)
+    table["saturated"] = rows["saturated"].map({True: "yes", False: "no"})
     return (
         f"{table.to_markdown(index=False, disable_numparse=True)}\n\n"
         f"Share of the damage that can be done, on {args.episodes} episodes that chose nothing. SA-RL and PA-AD alone "
