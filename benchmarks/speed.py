@@ -1,16 +1,18 @@
 """
 What robust training costs, side by side in one run, with SB3's PPO as the unit.
 
-    python benchmarks/speed.py
+    python benchmarks/speed.py            # the tables
+    python benchmarks/speed.py --profile  # where the time of an update goes
 
 1. Updates: PPO, ARPO and BARPO, PPO by hand, and the general path by autograd, over batch sizes and widths.
 2. Whole training on a MuJoCo task, with eight environments and with one.
 3. SA-RL's training: an attacker that learns, in steps a second, against PPO's own training.
 4. Episodes under MAD: all environments together, against one at a time on the general path.
-5. The adversary's gain, cold and with a warm start, relative to a search of 100 steps, in the training of an agent.
+5. Updates on images and with a memory, which take the general path.
+6. The adversary's gain, cold and with a warm start, relative to a search of 100 steps, in the training of an agent.
 
 What is compared takes turns, so that whatever else the machine does meets all alike; times are CPU time of the one
-thread, and ratios are taken within each turn. Prints the tables, and writes ``table.md``.
+thread, and ratios are taken within each turn. Prints the tables, and writes ``table.md`` or ``profile.md``.
 """
 
 import argparse
@@ -25,7 +27,9 @@ import numpy as np
 import pandas as pd
 import torch as th
 from gymnasium import spaces
+from sb3_contrib import RecurrentPPO
 from stable_baselines3 import PPO
+from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.policies import ActorCriticPolicy
@@ -37,6 +41,9 @@ from sb3_barpo.attacks import MAD, SARL
 from sb3_barpo.attacks.quick_ppo import QuickPPO
 from sb3_barpo.evaluation.robustness import origin_of, run_trial
 from sb3_barpo.evaluation.settings import EvalConfig
+from sb3_barpo.policies.flat import FlatNetwork, FlatPolicy
+from sb3_barpo.recurrent import RecurrentBARPO
+from sb3_barpo.training import inner
 
 HERE = Path(__file__).parent
 EPSILON = 0.075
@@ -68,20 +75,37 @@ class Blank(gym.Env):
         self.action_space = spaces.Box(-1, 1, (n_actions,), np.float32)
 
 
+class Pixels(Blank):
+    """Four frames, as of Atari games."""
+
+    def __init__(self) -> None:
+        super().__init__(1, 1)
+        self.observation_space = spaces.Box(0, 255, (4, 84, 84), np.uint8)
+        self.action_space = spaces.Discrete(6)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--agents", type=Path, default=HERE / "hopper" / "agents", help="where trained agents lie")
     parser.add_argument("--env", default="Hopper-v5")
     parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--profile", action="store_true", help="the parts of one update instead of the tables")
     parser.add_argument("--output", type=Path, default=HERE / "speed")
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
     th.set_num_threads(1)
+    if args.profile:
+        where = f"Microseconds, {platform.machine()}, torch {th.__version__}; {args.turns} turns."
+        text = f"{profile(args).to_markdown()}\n\n{where}\n"
+        (args.output / "profile.md").write_text(text, encoding="utf-8")
+        print(text)
+        return
     sections: dict[str, Callable[[], pd.DataFrame]] = {
         "Update time, PPO = 1: median (quartiles)": lambda: updates(args),
         f"Whole training, {args.env}: steps a second, PPO = 1": lambda: whole_training(args),
         f"SA-RL's training on {args.env}, 8 environments: steps a second": lambda: attackers(args),
         f"Episodes under MAD, {args.env}": lambda: episodes_under_mad(args),
+        "Updates on the general path, SB3's algorithm = 1": lambda: on_the_general_path(args),
         "Gain of the adversary, relative to a cold search of 100 steps": lambda: gains(args),
     }
     text = (
@@ -97,15 +121,17 @@ def main() -> None:
 def filled(algorithm: type[PPO], shape: tuple[int, int], batch: int, minibatches: int, **kwargs: Any) -> PPO:
     """A model with a rollout of random observations, on which ``train`` can be called again and again."""
     n_steps = batch * minibatches
-    kwargs = {"policy": "MlpPolicy", "n_steps": n_steps, "batch_size": batch, "device": "cpu", "seed": 0} | kwargs
-    model = algorithm(env=Blank(*shape), **kwargs)
+    own = {"policy": "MlpPolicy", "n_steps": n_steps, "batch_size": batch, "device": "cpu", "seed": 0}
+    model = algorithm(**{"env": Blank(*shape)} | own | kwargs)
     model.set_logger(Logger(None, []))
     rng = np.random.default_rng(0)
-    buffer = model.rollout_buffer
-    observations = rng.normal(size=(n_steps, 1, shape[0]))
+    buffer, space = model.rollout_buffer, model.observation_space
+    observations = rng.normal(size=(n_steps, 1, *space.shape))
+    if space.dtype == np.uint8:
+        observations = rng.integers(0, 256, observations.shape, np.uint8)
     with th.no_grad():
         actions, values, log_prob = model.policy(th.as_tensor(observations[:, 0]))
-    buffer.observations[:], buffer.actions[:] = observations, actions.numpy()[:, None]
+    buffer.observations[:], buffer.actions[:] = observations, actions.numpy().reshape(n_steps, 1, -1)
     buffer.values[:], buffer.log_probs[:] = values.numpy(), log_prob.numpy()[:, None]
     buffer.advantages[:] = rng.normal(size=(n_steps, 1))
     buffer.returns[:] = buffer.advantages + buffer.values
@@ -152,6 +178,75 @@ def updates(args: argparse.Namespace) -> pd.DataFrame:
         row["PPO, ms for a minibatch"] = f"{1e3 * seconds['PPO'].median() / 10 / minibatches:.2f}"
         rows[f"{shape[0]} observed, {shape[1]} actions, {width}-{width}, batch {batch}"] = row
     return pd.DataFrame(rows).T
+
+
+def on_the_general_path(args: argparse.Namespace) -> pd.DataFrame:
+    """Images, and a policy with a memory on the task."""
+
+    def images(algorithm: type[PPO], **own: Any) -> PPO:
+        return filled(algorithm, (1, 1), 32, 2, policy="CnnPolicy", env=Pixels(), n_epochs=4, **own)
+
+    def with_memory(algorithm: type[PPO], **own: Any) -> PPO:
+        env = make_vec_env(args.env, seed=0)
+        model = algorithm("MlpLstmPolicy", env, n_steps=256, batch_size=128, n_epochs=4, device="cpu", seed=0, **own)
+        model.set_logger(Logger(None, []))
+        return model.learn(256)
+
+    rows = {}
+    for name, models in {
+        "CnnPolicy, 4 x 84 x 84, batch 32": (images(PPO), images(BARPO, epsilon=1.0)),
+        "MlpLstmPolicy, batch 128": (with_memory(RecurrentPPO), with_memory(RecurrentBARPO, epsilon=EPSILON)),
+    }.items():
+        seconds = in_turns({"SB3": models[0].train, "BARPO": models[1].train}, args.turns)
+        rows[name] = relative(seconds, "SB3").drop("SB3")
+    return pd.DataFrame(rows).T
+
+
+#: What is timed of an update, outermost first: calls within another part count there.
+PARTS: dict[str, list[tuple[Any, str]]] = {
+    "gather": [(RolloutBuffer, "_get_samples"), (FlatPolicy, "__init__")],
+    "search": [(Adversary, "search")],
+    "forward": [(ActorCriticPolicy, "evaluate_actions"), (inner, "evaluate_actions"), (FlatNetwork, "forward")],
+    "backward": [(th.Tensor, "backward"), (FlatNetwork, "to_parameters")],
+    "clip and Adam": [(th.nn.utils, "clip_grad_norm_"), (th.optim.Adam, "step"), (FlatPolicy, "step")],
+}
+
+
+def profile(args: argparse.Namespace) -> pd.DataFrame:
+    """Microseconds of each part for one minibatch of 64, medians of the turns."""
+    took = dict.fromkeys(PARTS, 0.0)
+    inside: list[str] = []
+
+    def timed(part: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            start = time.thread_time()
+            inside.append(part)
+            returned = function(*args, **kwargs)
+            if inside.pop() and not inside:
+                took[part] += time.thread_time() - start
+            return returned
+
+        return call
+
+    place = ((11, 3), 64, 32)
+    models = {
+        "SB3's PPO": filled(PPO, *place),
+        "BARPO, general path": robust(BARPO, *place, policy=General),
+        "BARPO by hand": robust(BARPO, *place),
+    }
+    for part, functions in PARTS.items():
+        for owner, name in functions:
+            setattr(owner, name, timed(part, getattr(owner, name)))
+    turns: dict[str, list[dict[str, float]]] = {name: [] for name in models}
+    for _ in range(args.turns + 1):
+        for name, model in models.items():
+            took.update(dict.fromkeys(PARTS, 0.0))
+            start = time.thread_time()
+            model.train()
+            whole = time.thread_time() - start
+            turns[name].append({**took, "all else": whole - sum(took.values()), "whole": whole})
+    columns = {name: pd.DataFrame(rows[1:]).median() for name, rows in turns.items()}
+    return (pd.DataFrame(columns) * 1e6 / model.n_epochs / place[2]).round().astype(int)
 
 
 class Compared(Adversary):

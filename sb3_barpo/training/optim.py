@@ -24,8 +24,8 @@ def fused(optimizer: th.optim.Optimizer) -> Iterator[None]:
     Adam's steps in one kernel for a while, on CPUs, where it is not PyTorch's default. The optimiser's settings are put
     back, so that files remain as PPO writes them.
 
-    :param optimizer: The optimiser; left as it is if it is not Adam, if its user has chosen an implementation, or if this
-        PyTorch has no such kernel.
+    :param optimizer: The optimiser; left as it is if it is not Adam, if its user has chosen an implementation, or if
+        this PyTorch has no such kernel.
     """
     known = type(optimizer) in (th.optim.Adam, th.optim.AdamW) and has_fused()
     groups = optimizer.param_groups if known else []
