@@ -214,6 +214,7 @@ def worst_return(model: PPO, epsilon: float) -> float:
     return float(total.mean())
 
 
+@pytest.mark.slow
 def test_atla_beats_ppo_on_the_linear_system() -> None:
     """
     At ε = 1, wider than the starts, who trusts what it sees is led about: PPO's controller loses 14.3, one that leaves

@@ -33,12 +33,12 @@ def hunt(folder: Path | None, budget: AutoBudget = SMALL, **kwargs: Any) -> Foun
     return found
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("auto")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def found(folder: Path) -> Found:
     return hunt(folder)
 

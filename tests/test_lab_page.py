@@ -91,7 +91,7 @@ def browse(page: Path, fragment: str = "") -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def log(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What the page shows after each move."""
     text = PAGE.read_text(encoding="utf-8").replace("<head>", f"<head>{EARS}")

@@ -116,6 +116,7 @@ def test_sigkill_from_outside_ten_times(tmp_path: Path) -> None:
 
 
 @needs_signals
+@pytest.mark.slow
 def test_a_command_that_was_killed_goes_on_beside_its_old_workers(tmp_path: Path) -> None:
     """They finish what they do, and are not done twice."""
     log = tmp_path / "log"
