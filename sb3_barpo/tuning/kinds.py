@@ -19,13 +19,14 @@ class Limits(NamedTuple):
     :param strength: Range of its values.
     :param log: Whether it is searched on a logarithmic scale.
     :param latest: Latest end, as a fraction of training.
-    :param returns: The return of an untrained agent and that of a good one, for kinds that follow the return.
+    :param returns: The return of an untrained agent and that of a good one, which kinds that follow the return
+        need.
     """
 
     strength: Range
     log: bool
     latest: float
-    returns: Range | None
+    returns: Range
 
 
 class _Parameter(NamedTuple):
@@ -59,7 +60,6 @@ class _Parameter(NamedTuple):
         if self.low is None:
             return low, high, limits.log
         if self.of_returns:
-            assert limits.returns is not None  # the space has looked; for mypy
             first, last = limits.returns
             return first + self.low * (last - first), first + (self.high or 0) * (last - first), False
         return self.low, limits.latest if self.high is None else self.high, self.log

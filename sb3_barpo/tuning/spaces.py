@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from sb3_barpo.algorithms import OURS
@@ -120,7 +120,7 @@ def changed(
     :param choices: Other choices, by name.
     :param kinds: Other kinds of schedules, by name.
     :return: The settings with these.
-    :raises ValueError: for a name that is none of the settings, or is of another form.
+    :raises ValueError: for a name that is not in the settings, or whose setting does not take what is given for it.
     """
     found = dict(settings)
     numbers = [name for name, setting in settings.items() if isinstance(setting, Numbers)]
@@ -146,4 +146,4 @@ def changed(
 
 
 def _replace(setting: Setting, **changes: Any) -> Setting:
-    return type(setting)(**{**vars(setting), **changes})
+    return replace(setting, **changes)

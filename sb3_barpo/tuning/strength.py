@@ -102,7 +102,8 @@ class StrengthSpace:
 
     def limits(self, strength: Range, log: bool = True) -> Limits:
         """:return: Within which a schedule of such values is searched."""
-        return Limits(strength, log, self.latest, self.returns)
+        # Kinds that follow the return were refused without it.
+        return Limits(strength, log, self.latest, self.returns or (0.0, 0.0))
 
 
 def suggest_strength(trial: BaseTrial, space: StrengthSpace) -> dict[str, Any]:
