@@ -1,22 +1,19 @@
 """ATLA: agent and attacker in turns."""
 
-import inspect
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch as th
+from alternation import check_discrete_actions, check_help, check_life
 from gymnasium import spaces
 from helpers import TINY, Still, assert_same_training, learn, make_envs, same, weights
 from linear_system import COST, DRIFT, HORIZON, PUSH, systems
 from stable_baselines3 import PPO
-from stable_baselines3.common.callbacks import EvalCallback
-from stable_baselines3.common.vec_env import DummyVecEnv, sync_envs_normalization
+from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_barpo import ATLA
-from sb3_barpo.attacks import PAAD, SARL
-from sb3_barpo.evaluation import evaluate_robustness
 
 BOTH = pytest.mark.parametrize("attacker", ["sarl", "paad"])
 
@@ -147,39 +144,15 @@ def test_the_penalty_of_sa_ppo() -> None:
 
 @BOTH
 def test_a_model_s_life(attacker: str, tmp_path: Path) -> None:
-    envs = make_envs(n_envs=2, normalized=True)
-    model = build(envs, attacker=attacker, attacker_kwargs={"learning_rate": 1e-2})
-    callback = EvalCallback(make_envs(normalized=True), n_eval_episodes=1, eval_freq=32, verbose=0)
-    model.learn(128, callback=callback)
-    attack = model.learned_attack()
-    assert type(attack) is {"sarl": SARL, "paad": PAAD}[attacker]
-    assert attack.adversary_model.learning_rate == 1e-2
-    sync_envs_normalization(envs, eval_env := make_envs(normalized=True))
-    report = evaluate_robustness(model, eval_env, [attack], n_eval_episodes=2)
-    assert np.isfinite(report.worst_case)
-    model.save(tmp_path / "agent")
-    attack.save(tmp_path / "attack.zip")
-    again = ATLA.load(tmp_path / "agent", device="cpu", env=envs)
-    ppo = PPO.load(tmp_path / "agent", device="cpu", env=envs)
-    assert (again.attacker, again.attacker_kwargs) == (attacker, {"learning_rate": 1e-2})
-    again.load_attack(tmp_path / "attack.zip")
-    assert same(weights(again._attack.adversary_model), weights(attack.adversary_model))
-    for some in (again, ppo):
-        assert same(weights(some), weights(model))
-        some.learn(64, reset_num_timesteps=False)
-        assert all(np.isfinite(value.numpy()).all() for value in weights(some).values())
-    assert again._attack.adversary_model.num_timesteps == 192
+    check_life(build, ATLA, PPO, attacker, tmp_path)
 
 
 def test_discrete_actions() -> None:
-    for attacker in ("sarl", "paad"):
-        build(make_envs("CartPole-v1", n_envs=2), attacker=attacker).learn(128)
+    check_discrete_actions(build)
 
 
 def test_help_shows_all_arguments() -> None:
-    shown = inspect.signature(ATLA).parameters
-    assert {*inspect.signature(PPO).parameters, "epsilon", "weight", "attacker", "attacker_kwargs"} <= {*shown}
-    assert "kwargs" not in shown
+    check_help(ATLA, PPO)
 
 
 def test_no_attacker_yet() -> None:
