@@ -1,142 +1,166 @@
 """
-All defences on two tasks, three seeds: natural return and the worst of six attacks, with the same budget for all.
+All defences on two tasks, each tuned with the same small budget: natural return and the worst of six attacks.
 
-    make bench BENCH=defences_table BENCH_ARGS="--jobs 2"
+    python benchmarks/defences_table.py --jobs 2
 
-Nobody's settings were tuned for these tasks. PPO's are the same for all; of a defence's own, Hopper-v5 has those of the
-published code where there are any, and InvertedDoublePendulum-v5 the algorithm's defaults. Smoothed policies see noise
-of four times ε, as the published one of Hopper; RADIAL-PPO has its published schedule, a quarter of training without a
-ball. Seed 0 of all comes first.
+1. Tuning: for each defence and task a few short trials, of which the first has the published setting, judged by MAD and
+   by a PA-AD that adapts to each trial. PPO has nothing to tune. ``tuned.csv`` has every trial.
+2. The best settings of each, trained for longer on three seeds and attacked, by ``sb3_barpo.comparison.compare``:
+   ``report.md``, its tables and pictures. PPO's own settings are the same for all.
 
-A run that was killed is resumed by the same command. Writes ``<output>/<task>.csv``, one row an episode, and
-``<output>/table.md`` after each agent of a task and seed.
+The convex form of SA-PPO is left out: at eleven times the cost of PPO's update it would take a third of the whole.
+
+A killed run is resumed by the same command, trials that are in ``tuned.csv`` and agents that are in the rows are not run
+again. ``--report-only`` runs nothing.
 """
 
 import argparse
-from dataclasses import dataclass, field
+import json
+import shlex
+import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sb3_barpo.evaluation import RobustnessReport, tables
-from sb3_barpo.experiment import Agent, Evaluation, run
+import pandas as pd
 
-#: By label: the algorithm, and the arguments that make it what the label says.
-DEFENCES: dict[str, tuple[str, dict[str, Any]]] = {
-    "ppo": ("ppo", {}),
-    "barpo": ("barpo", {}),
-    "barpo-kappa-0": ("barpo", {"kappa": 0.0}),
-    "barpo-margin-2": ("barpo", {"margin": 2.0}),
-    "arpo": ("arpo", {}),
-    "sappo": ("sappo", {}),
-    "carppo": ("carppo", {}),
-    "radialppo": ("radialppo", {}),
-    "wocarppo": ("wocarppo", {}),
-    "sappo_convex": ("sappo_convex", {}),
-    "atla": ("atla", {}),
-    # Published with SA-PPO's penalty.
-    "atla-paad": ("atla", {"attacker": "paad", "weight": 0.6}),
-    "sppo": ("sppo", {}),
-    "barpo-smoothed": ("barpo", {"policy": "SmoothedMlpPolicy"}),
+from sb3_barpo.comparison import compare, tables
+from sb3_barpo.experiment import Evaluation
+from sb3_barpo.tuning import Confirmation, StrengthSpace, Tuning, tune_strength
+from sb3_barpo.tuning.confirm import candidate
+from sb3_barpo.tuning.spaces import changed
+from sb3_barpo.tuning.strength import merged
+from sb3_barpo.tuning.study import finished
+from sb3_barpo.tuning.tune import task
+
+HERE = Path(__file__).parent / "defences_table"
+#: By label: the algorithm, and which choices of its search are made beforehand.
+DEFENCES: dict[str, tuple[str, dict[str, tuple[Any, ...]]]] = {
+    "BARPO": ("barpo", {}),
+    "ARPO": ("arpo", {}),
+    "SA-PPO": ("sappo", {}),
+    "CAR-PPO": ("carppo", {}),
+    "RADIAL-PPO": ("radialppo", {}),
+    "WocaR-PPO": ("wocarppo", {}),
+    "ATLA": ("atla", {}),  # SA-RL or PA-AD as the attacker: tuned too
+    "S-PPO": ("sppo", {"policy_kwargs.n_draws": (20,)}),
 }
-
-#: Of Hopper-v5.
-POLICY = {"log_std_init": -1.0}
-PPO = {"n_steps": 256, "batch_size": 256, "learning_rate": "lin_0.001"}
+#: PPO's settings, of all alike.
+PPO = {
+    "n_steps": 256,
+    "batch_size": 256,
+    "learning_rate": "lin_0.001",
+    "max_grad_norm": 10.0,
+    "policy_kwargs": {"log_std_init": -1.0},
+}
+N_ENVS = 8
+#: Seed of the first trial; the agents of the table have 0, 1, ...
+FIRST_TRIAL = 100
 
 
 @dataclass(frozen=True)
 class Task:
     """
-    :param steps: Environment steps of the agent.
-    :param epsilon: Strength of the attacks, and of training at its end.
-    :param ppo: Settings of PPO.
-    :param own: Settings of the defences, by label.
-    :param noise: Standard deviation of the noise of smoothed policies.
+    :param epsilon: What is to be withstood.
+    :param trial: Environment steps of a trial.
+    :param steps: Of an agent of the table.
     """
 
-    steps: int
     epsilon: float
-    ppo: dict[str, Any]
-    noise: float
-    own: dict[str, dict[str, Any]] = field(default_factory=dict)
-
-    def settings(self, label: str) -> dict[str, Any]:
-        """:return: The algorithm's arguments."""
-        algo, what = DEFENCES[label]
-        strength = {} if algo == "ppo" else {"epsilon": f"ramp_{self.epsilon:g}"}
-        if algo == "radialppo":
-            strength = {"epsilon": f"constant_0 > 0.25 > smooth_{self.epsilon:g}_0.6667_0.25"}
-        settings = self.ppo | strength | what | self.own.get(label, {})
-        if "sppo" in algo or "Smoothed" in settings.get("policy", ""):
-            settings["policy_kwargs"] = settings.get("policy_kwargs", {}) | {"noise_std": self.noise}
-        return settings
+    trial: int
+    steps: int
 
 
 TASKS = {
-    "InvertedDoublePendulum-v5": Task(200_000, 0.025, PPO, 0.1),
-    "Hopper-v5": Task(
-        500_000,
-        0.075,
-        PPO | {"max_grad_norm": 10.0, "policy_kwargs": POLICY},
-        0.3,
-        {
-            "sappo": {"weight": 2.0},
-            "sppo": {"weight": 2.0},
-            "sappo_convex": {"weight": 0.2},
-            "carppo": {"weight": 1.0, "temperature": 100.0},
-            "wocarppo": {"weight": "linear_0_0.8", "penalty": 0.2},
-        },
-    ),
+    "InvertedDoublePendulum-v5": Task(0.035, 100_000, 200_000),
+    "Hopper-v5": Task(0.075, 100_000, 300_000),
 }
-
-
-def agents(env: str, seed: int, steps: int | None) -> list[Agent]:
-    """:return: All defences on a task."""
-    task, found = TASKS[env], []
-    for label, (algo, _) in DEFENCES.items():
-        name, kwargs = f"{label}-seed{seed}", task.settings(label)
-        found.append(Agent(name, algo, env, seed, steps or task.steps, n_envs=8, kwargs=kwargs, label=label))
-    return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=Path("benchmarks/defences_table"))
-    parser.add_argument("--jobs", type=int, default=1, help="number of processes")
-    parser.add_argument("--steps", type=int, help="environment steps of each agent, by default the task's")
+    parser.add_argument("--output", type=Path, default=HERE)
+    parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=TASKS, metavar="ENV")
+    parser.add_argument("--trials", type=int, default=5, help="for each defence and task")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--episodes", type=int, default=20, help="of each attack")
-    parser.add_argument("--attacks", nargs="+", default=["all"])
-    parser.add_argument("--budget", default="quick", help="of the attacks that are learned")
-    parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=TASKS)
+    parser.add_argument("--shorter", type=int, default=1, help="divide all lengths by this, to try the program out")
+    parser.add_argument("--jobs", type=int, default=1, help="number of processes")
+    parser.add_argument("--report-only", action="store_true", help="tune, train and attack nothing")
     args = parser.parse_args()
-    reports: dict[str, list[RobustnessReport]] = {env: [] for env in args.tasks}
-    for seed in range(args.seeds):
-        for env, found in reports.items():
-            evaluation = Evaluation([TASKS[env].epsilon], args.attacks, args.episodes, budget=args.budget)
-            waiting = agents(env, seed, args.steps)
-            for i in range(0, len(waiting), args.jobs):
-                found.append(run(waiting[i : i + args.jobs], evaluation, args.output / "agents" / env, args.jobs))
-                RobustnessReport.merge(found).to_csv(args.output / f"{env}.csv")
-                (args.output / "table.md").write_text(table(reports, args), encoding="utf-8")
-    print(table(reports, args))
+    args.output.mkdir(parents=True, exist_ok=True)
+    found = [tuned(label, env, args) for env in args.tasks for label in DEFENCES]
+    report = compare(
+        [{"algo": "ppo", "label": "PPO"}, *(variant(label, found) for label in DEFENCES)],
+        args.tasks,
+        seeds=range(args.seeds),
+        steps={env: TASKS[env].steps // args.shorter for env in args.tasks},
+        n_envs=N_ENVS,
+        hyperparams=PPO | {"normalize": True},
+        epsilon={env: TASKS[env].epsilon for env in args.tasks},
+        budget="quick",
+        n_eval_episodes=args.episodes,
+        output=args.output,
+        n_jobs=args.jobs,
+        report_only=args.report_only,
+        progress_bar=True,
+        command=shlex.join(["python", "benchmarks/defences_table.py", *sys.argv[1:]]),
+    )
+    print(tables.by_algorithm(report))
 
 
-def table(reports: dict[str, list[RobustnessReport]], args: argparse.Namespace) -> str:
-    """What there is so far: for each task one row a defence, then one an agent."""
-    parts = []
-    for env, found in reports.items():
-        if not found:
-            continue
-        steps, report = args.steps or TASKS[env].steps, RobustnessReport.merge(found)
-        parts.append(f"## {env}, {steps:,} steps\n")
-        if seeds := tables.by_algorithm(report):  # two seeds at least
-            parts.append(f"{seeds}\n\n{tables.by_algorithm_legend(report)}\n")
-        parts.append(
-            f"{report.to_markdown()}\nLearned attacks are searched for with the budget `{args.budget}`. ATLA's "
-            "environments make twice the steps, those of its attacker's turn.\n"
-        )
-    return "\n".join(parts)
+def tuned(label: str, env: str, args: argparse.Namespace) -> dict[str, Any]:
+    """The best trial of a defence on a task, as a row of ``tuned.csv``; run now, if it is not there."""
+    file = args.output / "tuned.csv"
+    rows = pd.read_csv(file) if file.exists() else pd.DataFrame(columns=["env", "defence"])
+    mine = rows[(rows["env"] == env) & (rows["defence"] == label)]
+    if len(mine) < args.trials:
+        if args.report_only:
+            raise SystemExit(f"error: {file} has {len(mine)} trials of {label} on {env}; run it without --report-only")
+        mine = search(label, env, args)
+        others = rows[(rows["env"] != env) | (rows["defence"] != label)]
+        pd.concat([others, mine]).to_csv(file, index=False)
+    return dict(mine[mine["best"]].iloc[0])
+
+
+def search(label: str, env: str, args: argparse.Namespace) -> pd.DataFrame:
+    """Tune a defence on a task. :return: One row a trial."""
+    algo, choices = DEFENCES[label]
+    here = TASKS[env]
+    agent, _ = task(algo, env, seed=FIRST_TRIAL, steps=here.trial // args.shorter, n_envs=N_ENVS, normalize=True,
+                    kwargs=dict(PPO))  # fmt: skip
+    space = StrengthSpace.around(here.epsilon, algo)
+    space = replace(space, settings=changed(space.settings, {}, choices, {}))
+    evaluation = Evaluation([here.epsilon], ["mad", "paad"], n_eval_episodes=10)
+    tuning = Tuning(agent, space, evaluation, adapt_steps=10_000)
+    folder = args.output / "studies" / env / label.lower().replace(", ", "-")
+    result = tune_strength(tuning, folder, args.trials, args.jobs, confirmation=Confirmation(top=0), seed=0)
+    return pd.DataFrame(
+        {
+            "env": env,
+            "defence": label,
+            "trial": candidate(trial),
+            "natural": trial.user_attrs["natural"],
+            "worst_case": trial.user_attrs["worst_case"],
+            "attack": trial.user_attrs["worst_attack"],
+            "best": candidate(trial) == result.best,
+            "settings": json.dumps(tuning.suggest(trial)),
+        }
+        for trial in finished(result.study)
+        if "natural" in trial.user_attrs
+    )
+
+
+def variant(label: str, found: list[dict[str, Any]]) -> dict[str, Any]:
+    """A defence for ``compare``, with the settings of each task."""
+    settings: dict[str, dict[str, Any]] = {}
+    for row in found:
+        if row["defence"] == label:
+            # Of what all share, policy_kwargs may get a setting of the defence.
+            mine = merged({"policy_kwargs": PPO["policy_kwargs"]}, json.loads(row["settings"]))
+            for name, value in mine.items():
+                settings.setdefault(name, {})[row["env"]] = value
+    return {"algo": DEFENCES[label][0], "label": label, **settings}
 
 
 if __name__ == "__main__":

@@ -109,7 +109,7 @@ def main() -> None:
         "Gain of the adversary, relative to a cold search of 100 steps": lambda: gains(args),
     }
     text = (
-        f"ε = {EPSILON:g}, tanh networks, SGLD of ten steps at a sample's first visit and two at later ones. "
+        f"ε = {EPSILON:g}, tanh networks, SGLD of ten steps at a sample's first visit and one at later ones. "
         f"{platform.machine()}, one thread, its CPU time, torch {th.__version__}; {args.turns} turns.\n"
     )
     for title, section in sections.items():

@@ -1,5 +1,6 @@
 """The search without parameters: what it finds, when it stops, what survives a kill, what it says."""
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -90,13 +91,14 @@ def test_the_curve_falls_and_each_round_doubles_the_budget(found: Found) -> None
     assert found.told["saturated"]
 
 
-def point(worst_case: float, learned: float | None = None, from_scratch: float | None = None) -> dict[str, Any]:
-    learned = worst_case if learned is None else learned
-    return {
-        "worst_case": worst_case,
-        "learned": learned,
-        "from_scratch": learned if from_scratch is None else from_scratch,
-    }
+def curve_of(
+    before: float, worst: float, scratch: tuple[float, float] | None = None, **found: float
+) -> list[dict[str, Any]]:
+    """Of three rounds; what is not said is as low as the worst case."""
+    without = {"worst_case": found.pop("without", worst), "learned": None}
+    found = {"learned": worst, "again": worst, **found}
+    points = zip((before, before, worst), [scratch[0]] * 2 + [scratch[1]] if scratch else (before, before, worst))
+    return [without, *({"worst_case": one, "from_scratch": fresh, **found} for one, fresh in points)]
 
 
 @pytest.mark.parametrize(
@@ -112,20 +114,27 @@ def point(worst_case: float, learned: float | None = None, from_scratch: float |
     ],
 )
 def test_it_ends_where_two_doublings_do_not_pay(natural: float, before: float, after: float, saturated: bool) -> None:
-    assert is_saturated(natural, point(before), point(after), share=0.05) == saturated
+    assert is_saturated(natural, curve_of(before, after), share=0.05) == saturated
+
+
+@pytest.mark.parametrize(("again", "saturated"), [(23.0, True), (25.0, False)])
+def test_it_goes_on_until_what_was_learned_once_is_found_again(again: float, saturated: bool) -> None:
+    """20 are left, by luck; 4 % of the natural return are little."""
+    found = curve_of(20.0, 20.0, without=60.0, again=again)
+    assert is_saturated(100.0, found, share=0.05) == saturated
 
 
 @pytest.mark.parametrize(("learned", "saturated"), [(23.0, True), (25.0, False)])
-def test_it_goes_on_as_long_as_what_learns_is_far_behind(learned: float, saturated: bool) -> None:
-    """20 % are left by an attack that learns nothing; 4 % of the natural return are little."""
-    assert is_saturated(100.0, point(20.0, learned), point(20.0, learned), share=0.05) == saturated
+def test_what_needs_no_learning_is_no_luck(learned: float, saturated: bool) -> None:
+    """Adversaries that imitate it may confirm it; where all are far behind, their budget was too small."""
+    found = curve_of(20.0, 20.0, without=21.0, learned=learned, again=60.0)
+    assert is_saturated(100.0, found, share=0.05) == saturated
 
 
 @pytest.mark.parametrize(("before", "saturated"), [(60.0, True), (66.0, False)])
 def test_it_goes_on_as_long_as_fits_from_scratch_would_undercut_it(before: float, saturated: bool) -> None:
     """They are at 40 now; as much again leads to 20, which is no less than the worst case, or to 14."""
-    points = point(20.0, 20.0, before), point(20.0, 20.0, 40.0)
-    assert is_saturated(100.0, *points, share=0.05) == saturated
+    assert is_saturated(100.0, curve_of(20.0, 20.0, scratch=(before, 40.0)), share=0.05) == saturated
 
 
 def test_one_quiet_doubling_is_no_end(tmp_path: Path) -> None:
@@ -145,6 +154,21 @@ def test_fits_from_scratch_are_of_the_stronger_kind_and_longer_each_round(found:
         now = [one for one in fresh if one["seed"] == number]
         assert [one["attack"] for one in now] == 2 * [before["attack"]]
         assert [one["total_timesteps"] for one in now] == [steps, steps]
+
+
+def test_fits_from_scratch_become_more_where_they_are_long_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four times the first ones; each has a seed of its own."""
+    monkeypatch.setattr(auto, "is_saturated", lambda *args: False)
+    found = hunt(tmp_path, AutoBudget(TINY.steps, rounds=4, n_episodes=1))
+    records = [json.loads(path.read_text()) for path in tmp_path.glob("*.json")]
+    fresh = [one for one in records if one["attack"] in ("sarl", "paad") and one["base"] is None]
+    of_round = {n: [one for one in fresh if one["seed"] % 100 == n] for n in range(4)}
+    assert [sorted({one["total_timesteps"] for one in of_round[n]}) for n in range(4)] == [[64], [128], [256], [256]]
+    assert [len(of_round[n]) for n in (1, 2, 3)] == [2, 2, 4]
+    assert len({(one["seed"], str(one["settings"])) for one in of_round[3]}) == 4
+    assert [b["steps"] - a["steps"] for a, b in itertools.pairwise(found.told["curve"][1:])] == [384, 384, 768, 1536]
 
 
 def test_without_an_end_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,7 +267,16 @@ def test_a_report_says_whether_the_search_was_done(folder: Path, found: Found, t
     assert "under " in line
     rows = saturation.curves(report.judged)
     assert rows is not None
-    assert list(rows.columns) == ["agent", "steps", "worst_case", "attack", "learned", "from_scratch", "seconds"]
+    assert list(rows.columns) == [
+        "agent",
+        "steps",
+        "worst_case",
+        "attack",
+        "learned",
+        "from_scratch",
+        "again",
+        "seconds",
+    ]
     assert rows["worst_case"].to_list() == [point["worst_case"] for point in found.told["curve"]]
     figure = saturation.picture(report.judged)
     assert figure.axes[0].get_lines()[0].get_label() == "it"

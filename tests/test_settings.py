@@ -29,7 +29,7 @@ def test_defaults(algorithm: type[PPO], kappa: float, objective: type) -> None:
     assert (model.epsilon, model.kappa, model.adversary) == ("ramp_0.075", kappa, None)
     adversary = model.default_adversary()
     assert isinstance(adversary.objective, objective)
-    assert adversary.solver == WarmStart(SGLD(n_steps=10, beta=1e-5), SGLD(n_steps=2, beta=1e-5))
+    assert adversary.solver == WarmStart(SGLD(n_steps=10, beta=1e-5), SGLD(n_steps=1, beta=1e-5))
     assert isinstance(adversary.ball, LinfBall)
     assert adversary.ball.scale == 1
 
@@ -37,7 +37,7 @@ def test_defaults(algorithm: type[PPO], kappa: float, objective: type) -> None:
 def test_the_default_adversary_can_be_spelled_out() -> None:
     models = [
         BARPO("MlpPolicy", make_envs(), epsilon=0.1, adversary=adversary, **TINY).learn(32)
-        for adversary in (None, Adversary(KL(), WarmStart(SGLD(n_steps=10), SGLD(n_steps=2)), LinfBall()))
+        for adversary in (None, Adversary(KL(), WarmStart(SGLD(n_steps=10), SGLD(n_steps=1)), LinfBall()))
     ]
     assert same(weights(models[0]), weights(models[1]))
 
@@ -127,7 +127,7 @@ def test_wrong_adversary(algorithm: type[PPO], adversary: Any, error: type[Excep
         ({}, Adversary(KL(), WarmStart())),
         ({"n_steps": 3}, Adversary(KL(), WarmStart(SGLD(n_steps=3)))),
         ({"n_steps": 1}, Adversary(KL(), WarmStart(SGLD(n_steps=1), SGLD(n_steps=1)))),
-        ({"solver": "pgd", "restarts": 2}, Adversary(KL(), WarmStart(PGD(restarts=2), PGD(n_steps=2, restarts=2)))),
+        ({"solver": "pgd", "restarts": 2}, Adversary(KL(), WarmStart(PGD(restarts=2), PGD(n_steps=1, restarts=2)))),
         ({"later_steps": 5}, Adversary(KL(), WarmStart(later=SGLD(n_steps=5)))),
         ({"later_steps": 0}, Adversary(KL(), SGLD())),
         (

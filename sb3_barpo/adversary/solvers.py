@@ -311,7 +311,7 @@ class WarmStart(Solver):
 
     warm: ClassVar[bool] = True
     first: Solver = SGLD()
-    later: Solver = SGLD(n_steps=2)
+    later: Solver = SGLD(n_steps=1)
 
     def __post_init__(self) -> None:
         for name, solver in (("first", self.first), ("later", self.later)):

@@ -6,9 +6,10 @@
 3. A first round of adversaries learns: SA-RL and PA-AD in two ways each, and one of each that imitates the strongest
    attack so far before it learns.
 4. Further rounds double the budget. A third of each goes on from what is strongest so far, by continuing and by
-   imitating it; two thirds go to fits from scratch, longer than any before, in both ways of the stronger kind. The
-   search ends where two doublings together no longer pay: one alone may pause by chance. It goes on as long as what
-   learns is far behind what does not, or would undercut it at its present pace: then its budget was too small.
+   imitating it; two thirds go to fits from scratch in both ways of the stronger kind, longer than those before up to
+   four times the first ones, and then more of them: fits of the same settings end far apart, and longer ones do not
+   end closer. The search ends where two doublings together no longer pay, one alone may pause by chance, and where
+   what was found once is found again: what one of many fits found by luck, another may undercut.
 
 All is compared on episodes that no report uses, and each finished step is stored, see
 :mod:`sb3_barpo.evaluation.members`.
@@ -55,6 +56,10 @@ _WAYS: dict[str, list[tuple[float, dict[str, Any]]]] = {
 }
 #: Radius and weight of the regularisers of the two action values.
 _VALUES = [(0.05, 0.3), (0.1, 1.0)]
+#: Fits from scratch are at most so many times as long as those of the first round.
+_LONGEST = 4
+#: Seeds of fits that differ in nothing else lie this far apart.
+_COPY = 100
 #: Samples that a fit of an action value learns from, if it takes no more than so many passes.
 _SAMPLES, _MOST_PASSES = 500_000, 100
 
@@ -90,8 +95,9 @@ class Found(NamedTuple):
     :param attacks: The strongest of each kind, by name.
     :param told: As JSON can hold it: ``saturated``, ``share``, ``n_episodes``, ``natural`` on the episodes that
         compare, and ``curve``, a list of ``steps`` of learning so far, ``worst_case``, ``attack``, the worst cases of
-        adversaries that learn (``learned``) and of those among them that began from nothing (``from_scratch``), both
-        ``None`` before there are any, and ``seconds`` of one core.
+        adversaries that learn (``learned``), of those among them that began from nothing (``from_scratch``), and of
+        those of these that the strongest attack does not go back to (``again``), all ``None`` before there are any, and
+        ``seconds`` of one core.
     """
 
     attacks: dict[str, Attack]
@@ -190,6 +196,7 @@ class _Hunt:
 
     def _round(self, number: int) -> list[Task]:
         steps = self.budget.steps * 2 ** (number - 1)
+        longest = min(2 * steps, _LONGEST * self.budget.steps)
         adversaries = self._adversaries()
         strongest = adversaries[0]
         fresh = _from_scratch(adversaries)[0].member.attack
@@ -197,13 +204,13 @@ class _Hunt:
         return [
             self._continued(strongest, steps),
             *(self._imitator(kind, steps, number) for kind in others),
-            *self._fresh(fresh, 2 * steps, number),
+            *(task for k in range(2 * steps // longest) for task in self._fresh(fresh, longest, number + k * _COPY)),
         ]
 
-    def _fresh(self, kind: str, steps: int, number: int) -> list[Task]:
+    def _fresh(self, kind: str, steps: int, seed: int) -> list[Task]:
         """From scratch, in both ways."""
         return [
-            self.packed.task(Member(kind, steps, self._settings(curriculum, **changes), number))
+            self.packed.task(Member(kind, steps, self._settings(curriculum, **changes), seed))
             for curriculum, changes in _WAYS[kind]
         ]
 
@@ -241,19 +248,26 @@ class _Hunt:
             before = read_record(task.base)["total_timesteps"] if task.base is not None and continues else 0
             learned += task.member.total_timesteps - before
         adversaries = self._adversaries()
+        from_scratch = _from_scratch(adversaries)
+        origins = self._origins(strongest)
         told = {
             "steps": learned,
             "worst_case": mean_return(strongest.path),
             "attack": strongest.member.attack,
             "learned": _lowest(adversaries),
-            "from_scratch": _lowest(_from_scratch(adversaries)),
+            "from_scratch": _lowest(from_scratch),
+            "again": _lowest([task for task in from_scratch if task.path not in origins]),
             "seconds": round(sum(read_record(task.path)["seconds"] for task in [self.natural, *self.tried]), 1),
         }
         self.curve.append(told)
 
+    def _origins(self, task: Task) -> set[Path]:
+        """What it goes back to, and itself."""
+        base = next((other for other in self.tried if other.path == task.base), None)
+        return {task.path} | (self._origins(base) if base is not None else set())
+
     def _is_saturated(self) -> bool:
-        natural = mean_return(self.natural.path)
-        return is_saturated(natural, self.curve[-3], self.curve[-1], self.budget.share)
+        return is_saturated(mean_return(self.natural.path), self.curve, self.budget.share)
 
     def found(self) -> Found:
         """:return: The strongest of each kind, and what is to be told."""
@@ -272,32 +286,37 @@ class _Hunt:
         return Found(attacks, told)
 
 
-def is_saturated(natural: float, before: Mapping[str, Any], after: Mapping[str, Any], share: float) -> bool:
+def is_saturated(natural: float, curve: Sequence[Mapping[str, Any]], share: float) -> bool:
     """
     Whether a search is done. Little is less than a share of the damage, or than a fifth of it of the natural return,
     which is what episodes can tell at all.
 
     :param natural: Mean return without an attack.
-    :param before: The point of the curve before the budget was doubled, twice.
-    :param after: The one after it.
+    :param curve: That of :class:`Found`, of three rounds or more.
     :param share: The share.
-    :return: Whether the worst case fell by little, adversaries that learn are behind it by little, and those that begin
-        from nothing would not undercut it, had they gained as much again, by more than a little.
+    :return: Whether the worst case fell by little while the budget was doubled twice; it was found again, by a fit from
+        scratch, or, where it needs no learning, by any adversary; and fits from scratch would not undercut it, had they
+        gained as much again, by more than a little.
     """
+    before, after = curve[-3], curve[-1]
     worst = after["worst_case"]
     little = max(share * (natural - worst), share / 5 * abs(natural))
+
+    def is_near(found: float) -> bool:
+        return found - worst < little
+
+    without = next(point["worst_case"] for point in reversed(curve) if point["learned"] is None)
+    again = is_near(after["again"]) or (is_near(without) and is_near(after["learned"]))
     foreseen = 2 * after["from_scratch"] - before["from_scratch"]
-    return bool(
-        before["worst_case"] - worst < little and after["learned"] - worst < little and worst - foreseen < little
-    )
+    return is_near(before["worst_case"]) and again and worst - foreseen < little
 
 
-def _from_scratch(adversaries: list[Task]) -> list[Task]:
+def _from_scratch(adversaries: Sequence[Task]) -> list[Task]:
     """Those of them that began from nothing, in their order."""
     return [task for task in adversaries if task.base is None]
 
 
-def _lowest(tasks: list[Task]) -> float | None:
+def _lowest(tasks: Sequence[Task]) -> float | None:
     return min((mean_return(task.path) for task in tasks), default=None)
 
 

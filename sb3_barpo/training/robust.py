@@ -67,7 +67,7 @@ class RobustUpdate(WithSheet):
     :param margin: Training is at ``margin * epsilon``; evaluations are at ε by default. Above 1, an agent trained
         against a stronger adversary than the one that it will be judged by.
     :param adversary: Who looks for ``s'``; defaults to the algorithm's own, by ten steps of SGLD at a sample's first
-        visit and two at later ones (:class:`sb3_barpo.adversary.WarmStart`). Also a spec of what differs from it, such
+        visit and one at later ones (:class:`sb3_barpo.adversary.WarmStart`). Also a spec of what differs from it, such
         as ``{"n_steps": 5}`` (:func:`sb3_barpo.adversary.as_adversary`). The model keeps a copy, with the model's seed.
     :param sensors: A spec sheet (:class:`sb3_barpo.sensors.Sensors`), its YAML file, or it as plain data. The bounds of
         its sensors are the radii of the ball, by the statistics of ``VecNormalize`` at each update. It is saved.
