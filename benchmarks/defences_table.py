@@ -10,8 +10,8 @@ All defences on two tasks, each tuned with the same small budget: natural return
 
 The convex form of SA-PPO is left out: at eleven times the cost of PPO's update it would take a third of the whole.
 
-A killed run is resumed by the same command, trials that are in ``tuned.csv`` and agents that are in the rows are not run
-again. ``--report-only`` runs nothing.
+A killed run is resumed by the same command: trials that are in ``tuned.csv`` and agents that are in the rows are not
+run again. ``--report-only`` runs nothing.
 """
 
 import argparse
