@@ -206,7 +206,7 @@ class Defence:
 
     :param objective: What the adversary raises, ``None`` for a solver that needs none.
     :param loss: The outer loss.
-    :param solver: How the adversary climbs: by default ten steps of SGLD at the first visit of a sample and two at
+    :param solver: How the adversary climbs: by default ten steps of SGLD at the first visit of a sample and one at
         later ones.
     :raises TypeError: if the loss is no :class:`OuterLoss`.
     :raises ValueError: if objective and solver do not fit, see :class:`sb3_barpo.adversary.Adversary`.
