@@ -1,6 +1,7 @@
 """Pretrained agents: packed from a comparison, verified, loaded."""
 
 import hashlib
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import sb3_barpo
 from sb3_barpo import BARPO, compare, load_pretrained
 from sb3_barpo.agents import pretrained
 from sb3_barpo.agents.pretrained import SUMS, verify, write_sums
-from sb3_barpo.attacks import RobustSarsa
+from sb3_barpo.attacks import LearnedAttack, RobustSarsa
 from sb3_barpo.cli import main
 from sb3_barpo.comparison import pages
 from sb3_barpo.comparison.medians import pack_medians
@@ -199,9 +200,18 @@ def test_agents_from_the_hub(packed: Path, monkeypatch: pytest.MonkeyPatch) -> N
         load_pretrained("robust", BRIEF, hub="us")
 
 
-def test_the_installed_agents_are_whole() -> None:
-    for name in pretrained.pretrained():
-        assert f"{name}.zip" in verify(pretrained.INSTALLED / name)
+@pytest.mark.parametrize("env_id", ["HalfCheetah-v5", "Hopper-v5", "Walker2d-v5"])
+def test_the_installed_agents_do_what_their_cards_say(env_id: str) -> None:
+    """Without an attack and under the strongest attacker that lies beside each: few episodes, so within a quarter."""
+    pytest.importorskip("mujoco")
+    folder = pretrained.INSTALLED / f"barpo-{env_id}"
+    told = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    name, model, venv = load_pretrained("barpo", env_id, n_envs=2)
+    attack = LearnedAttack.load(folder / "attacks" / f"{told['returns']['worst_attack']}.zip", model)
+    report = evaluate_robustness(model, venv, [attack], told["epsilon"], n_eval_episodes=2)
+    assert name == f"barpo-{env_id}"
+    assert report.natural == pytest.approx(told["returns"]["natural"], rel=0.25)
+    assert report.worst_case == pytest.approx(told["returns"]["worst_case"], rel=0.25)
 
 
 def test_the_commands(packed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
