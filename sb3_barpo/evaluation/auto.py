@@ -6,10 +6,11 @@
 3. A first round of adversaries learns: SA-RL and PA-AD in two ways each, and one of each that imitates the strongest
    attack so far before it learns.
 4. Further rounds double the budget. A third of each goes on from what is strongest so far, by continuing and by
-   imitating it; two thirds go to fits from scratch in both ways of the stronger kind, longer than those before up to
-   four times the first ones, and then more of them: fits of the same settings end far apart, and longer ones do not
-   end closer. The search ends where two doublings together no longer pay, one alone may pause by chance, and where
-   what was found once is found again: what one of many fits found by luck, another may undercut.
+   imitating it; two thirds go to fits from scratch in both ways of the stronger kind, longer than those before. From
+   four times the first ones on, half of these two thirds goes to one longer fit, in the way that does most, and half to
+   more of the same length: fits of the same settings end far apart, and some victims fall to long ones only. The search
+   ends where two doublings together no longer pay, one alone may pause by chance, and where what was found once is
+   found again: what one of many fits found by luck, another may undercut.
 
 All is compared on episodes that no report uses, and each finished step is stored, see
 :mod:`sb3_barpo.evaluation.members`.
@@ -18,7 +19,8 @@ All is compared on episodes that no report uses, and each finished step is store
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -56,8 +58,9 @@ _WAYS: dict[str, list[tuple[float, dict[str, Any]]]] = {
 }
 #: Radius and weight of the regularisers of the two action values.
 _VALUES = [(0.05, 0.3), (0.1, 1.0)]
-#: Fits from scratch are at most so many times as long as those of the first round.
-_LONGEST = 4
+#: So many times as long as the fits of the first round are those of which further rounds have more instead of longer
+#: ones.
+_LONG = 4
 #: Seeds of fits that differ in nothing else lie this far apart.
 _COPY = 100
 #: Samples that a fit of an action value learns from, if it takes no more than so many passes.
@@ -196,15 +199,20 @@ class _Hunt:
 
     def _round(self, number: int) -> list[Task]:
         steps = self.budget.steps * 2 ** (number - 1)
-        longest = min(2 * steps, _LONGEST * self.budget.steps)
         adversaries = self._adversaries()
         strongest = adversaries[0]
-        fresh = _from_scratch(adversaries)[0].member.attack
+        fresh = _from_scratch(adversaries)[0].member
         others = [kind for kind in self._learners() if kind != strongest.member.attack]
+        longer, long = 2 * steps, _LONG * self.budget.steps
+        if longer <= long:
+            from_scratch = self._fresh(fresh.attack, longer, number)
+        else:
+            more = (self._fresh(fresh.attack, long, number + k * _COPY) for k in range(steps // long))
+            from_scratch = [self.packed.task(replace(fresh, total_timesteps=longer, seed=number)), *chain(*more)]
         return [
             self._continued(strongest, steps),
             *(self._imitator(kind, steps, number) for kind in others),
-            *(task for k in range(2 * steps // longest) for task in self._fresh(fresh, longest, number + k * _COPY)),
+            *from_scratch,
         ]
 
     def _fresh(self, kind: str, steps: int, seed: int) -> list[Task]:
