@@ -5,7 +5,7 @@ What robust training costs, side by side in one run, with SB3's PPO as the unit.
     python benchmarks/speed.py --profile  # where the time of an update goes
 
 1. Updates: PPO, ARPO and BARPO, PPO by hand, and the general path by autograd, over batch sizes and widths.
-2. Whole training on a MuJoCo task, with eight environments and with one.
+2. Whole training on a MuJoCo task, with eight environments and with one, of a trained agent.
 3. SA-RL's training: an attacker that learns, in steps a second, against PPO's own training.
 4. Episodes under MAD: all environments together, against one at a time on the general path.
 5. Updates on images and with a memory, which take the general path.
@@ -288,9 +288,14 @@ def gains(args: argparse.Namespace) -> pd.DataFrame:
 
 
 def learner(args: argparse.Namespace, algorithm: type[PPO], n_envs: int, **own: Any) -> Callable[[], object]:
-    """Trains on for one rollout of 4,096 steps."""
-    venv = VecNormalize(make_vec_env(args.env, n_envs=n_envs, seed=0))
-    model = algorithm("MlpPolicy", venv, n_steps=4096 // n_envs, seed=0, device="cpu", **own)
+    """
+    Trains on for one rollout of 4,096 steps. All begin as the same trained agent, and their learning rate is 0: the work
+    is the same, and all live through the same episodes. Resets cost as much as many steps, and who learns to fall has more.
+    """
+    folder = args.agents / "ppo-seed0"
+    venv = VecNormalize.load(str(folder / "vecnormalize.pkl"), make_vec_env(args.env, n_envs=n_envs, seed=0))
+    model = algorithm("MlpPolicy", venv, n_steps=4096 // n_envs, seed=0, device="cpu", learning_rate=0.0, **own)
+    model.policy.load_state_dict(PPO.load(folder / "agent", device="cpu").policy.state_dict())
     model.set_logger(Logger(None, []))
     return lambda: model.learn(4096, reset_num_timesteps=False)
 
