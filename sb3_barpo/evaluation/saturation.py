@@ -66,7 +66,7 @@ def picture(judged: Mapping[str, Any]) -> "Figure":
         steps = [point["steps"] / 1000 for point in told["curve"]]
         worst = [point["worst_case"] for point in told["curve"]]
         label = f"{name}{'' if told['saturated'] else ' (not saturated)'}"
-        axes.plot(steps, worst, "o-", color=colour, label=label)
+        axes.plot(steps, worst, "o-" if i < len(COLOURS) else "s--", color=colour, label=label)
         axes.axhline(told["natural"], color=colour, ls=":", lw=1)
     axes.set_xlabel("thousand steps of learning")
     axes.set_ylabel("return")
