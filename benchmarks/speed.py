@@ -289,8 +289,9 @@ def gains(args: argparse.Namespace) -> pd.DataFrame:
 
 def learner(args: argparse.Namespace, algorithm: type[PPO], n_envs: int, **own: Any) -> Callable[[], object]:
     """
-    Trains on for one rollout of 4,096 steps. All begin as the same trained agent, and their learning rate is 0: the work
-    is the same, and all live through the same episodes. Resets cost as much as many steps, and who learns to fall has more.
+    Trains on for one rollout of 4,096 steps. All begin as the same trained agent, and their learning rate is 0: the
+    work is the same, and all live through the same episodes. Resets cost as much as many steps, and who learns to fall
+    has more.
     """
     folder = args.agents / "ppo-seed0"
     venv = VecNormalize.load(str(folder / "vecnormalize.pkl"), make_vec_env(args.env, n_envs=n_envs, seed=0))

@@ -311,12 +311,12 @@ def is_saturated(natural: float, curve: Sequence[Mapping[str, Any]], share: floa
     little = max(share * (natural - worst), share / 5 * abs(natural))
 
     def is_near(found: float) -> bool:
-        return found - worst < little
+        return bool(found - worst < little)
 
     without = next(point["worst_case"] for point in reversed(curve) if point["learned"] is None)
     again = is_near(after["again"]) or (is_near(without) and is_near(after["learned"]))
     foreseen = 2 * after["from_scratch"] - before["from_scratch"]
-    return is_near(before["worst_case"]) and again and worst - foreseen < little
+    return is_near(before["worst_case"]) and again and bool(worst - foreseen < little)
 
 
 def _from_scratch(adversaries: Sequence[Task]) -> list[Task]:
