@@ -197,8 +197,7 @@ def on_the_general_path(args: argparse.Namespace) -> pd.DataFrame:
         "CnnPolicy, 4 x 84 x 84, batch 32": (images(PPO), images(BARPO, epsilon=1.0)),
         "MlpLstmPolicy, batch 128": (with_memory(RecurrentPPO), with_memory(RecurrentBARPO, epsilon=EPSILON)),
     }.items():
-        seconds = in_turns({"SB3": models[0].train, "BARPO": models[1].train}, args.turns)
-        rows[name] = relative(seconds, "SB3").drop("SB3")
+        rows[name] = relative(in_turns({"SB3": models[0].train, "BARPO": models[1].train}, args.turns), "SB3").drop("SB3")
     return pd.DataFrame(rows).T
 
 
@@ -288,11 +287,7 @@ def gains(args: argparse.Namespace) -> pd.DataFrame:
 
 
 def learner(args: argparse.Namespace, algorithm: type[PPO], n_envs: int, **own: Any) -> Callable[[], object]:
-    """
-    Trains on for one rollout of 4,096 steps. All begin as the same trained agent, and their learning rate is 0: the
-    work is the same, and all live through the same episodes. Resets cost as much as many steps, and who learns to fall
-    has more.
-    """
+    """Trains on for one rollout of 4,096 steps; at a learning rate of 0, so that all live through the same episodes."""
     folder = args.agents / "ppo-seed0"
     venv = VecNormalize.load(str(folder / "vecnormalize.pkl"), make_vec_env(args.env, n_envs=n_envs, seed=0))
     model = algorithm("MlpPolicy", venv, n_steps=4096 // n_envs, seed=0, device="cpu", learning_rate=0.0, **own)
