@@ -193,11 +193,11 @@ def on_the_general_path(args: argparse.Namespace) -> pd.DataFrame:
         return model.learn(256)
 
     rows = {}
-    for name, models in {
+    for name, (plain, ours) in {
         "CnnPolicy, 4 x 84 x 84, batch 32": (images(PPO), images(BARPO, epsilon=1.0)),
         "MlpLstmPolicy, batch 128": (with_memory(RecurrentPPO), with_memory(RecurrentBARPO, epsilon=EPSILON)),
     }.items():
-        rows[name] = relative(in_turns({"SB3": models[0].train, "BARPO": models[1].train}, args.turns), "SB3").drop("SB3")
+        rows[name] = relative(in_turns({"SB3": plain.train, "BARPO": ours.train}, args.turns), "SB3").drop("SB3")
     return pd.DataFrame(rows).T
 
 
