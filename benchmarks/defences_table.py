@@ -84,7 +84,6 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=5, help="for each defence and task")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--episodes", type=int, default=20, help="of each attack")
-    parser.add_argument("--shorter", type=int, default=1, help="divide all lengths by this, to try the program out")
     parser.add_argument("--jobs", type=int, default=1, help="number of processes")
     parser.add_argument("--report-only", action="store_true", help="tune, train and attack nothing")
     args = parser.parse_args()
@@ -94,7 +93,7 @@ def main() -> None:
         [{"algo": "ppo", "label": "PPO"}, *(variant(label, found) for label in DEFENCES)],
         args.tasks,
         seeds=range(args.seeds),
-        steps={env: TASKS[env].steps // args.shorter for env in args.tasks},
+        steps={env: TASKS[env].steps for env in args.tasks},
         n_envs=N_ENVS,
         hyperparams=PPO | {"normalize": True},
         epsilon={env: TASKS[env].epsilon for env in args.tasks},
@@ -127,13 +126,13 @@ def search(label: str, env: str, args: argparse.Namespace) -> pd.DataFrame:
     """Tune a defence on a task. :return: One row a trial."""
     algo, choices = DEFENCES[label]
     here = TASKS[env]
-    agent, _ = task(algo, env, seed=FIRST_TRIAL, steps=here.trial // args.shorter, n_envs=N_ENVS, normalize=True,
+    agent, _ = task(algo, env, seed=FIRST_TRIAL, steps=here.trial, n_envs=N_ENVS, normalize=True,
                     kwargs=dict(PPO))  # fmt: skip
     space = StrengthSpace.around(here.epsilon, algo)
     space = replace(space, settings=changed(space.settings, {}, choices, {}))
     evaluation = Evaluation([here.epsilon], ["mad", "paad"], n_eval_episodes=10)
     tuning = Tuning(agent, space, evaluation, adapt_steps=10_000)
-    folder = args.output / "studies" / env / label.lower().replace(", ", "-")
+    folder = args.output / "studies" / env / label.lower()
     result = tune_strength(tuning, folder, args.trials, args.jobs, confirmation=Confirmation(top=0), seed=0)
     return pd.DataFrame(
         {
