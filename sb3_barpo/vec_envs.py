@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import gymnasium as gym
+import numpy as np
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import (
     DummyVecEnv,
@@ -22,6 +23,8 @@ from stable_baselines3.common.vec_env import (
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices
 
 _LACKING = (NotImplementedError, AttributeError)
+#: Types whose values cannot change: a copy of one is the value itself.
+_CONSTANT = {bool, int, float, str, type(None), np.bool_, np.int32, np.int64, np.float32, np.float64}
 
 
 class Wrapper(VecEnvWrapper):
@@ -71,6 +74,37 @@ def set_if_there(venv: VecEnv, name: str, value: Any) -> None:
     """Set an attribute of the environments, or of their wrappers, that have it."""
     if attribute(venv, name) is not None:
         venv.env_method("set_wrapper_attr", name, value)
+
+
+class _Infos(list[dict[str, Any]]):
+    """Infos whose deep copy is a list's, and takes a tenth of the time: most of what they hold are numbers."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> list[dict[str, Any]]:
+        return [
+            {key: value if type(value) in _CONSTANT else copy.deepcopy(value, memo) for key, value in info.items()}
+            if type(info) is dict
+            else copy.deepcopy(info, memo)
+            for info in self
+        ]
+
+
+@contextmanager
+def quick_infos(venv: Any) -> Iterator[None]:
+    """
+    Within, steps of SB3's ``DummyVecEnv`` copy their infos in less time. It copies them deeply, at every step.
+
+    :param venv: Environments of any kind; all others are left as they are.
+    """
+    while isinstance(venv, VecEnvWrapper):
+        venv = venv.venv
+    if type(venv) is not DummyVecEnv or type(venv.buf_infos) is not list:
+        yield
+        return
+    venv.buf_infos = _Infos(venv.buf_infos)
+    try:
+        yield
+    finally:
+        venv.buf_infos = list(venv.buf_infos)
 
 
 @contextmanager

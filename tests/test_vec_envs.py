@@ -9,6 +9,7 @@ import pytest
 from gymnasium import spaces
 from helpers import TINY, Still
 from stable_baselines3 import PPO
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecMonitor, VecNormalize
 
@@ -17,7 +18,7 @@ from sb3_barpo.attacks import ATTACKS
 from sb3_barpo.evaluation import RobustEvalCallback, evaluate_robustness
 from sb3_barpo.evaluation.judged import env_of
 from sb3_barpo.evaluation.trace import feature_names, trace_episode
-from sb3_barpo.vec_envs import attribute, is_wrapped, seed_if_possible
+from sb3_barpo.vec_envs import attribute, is_wrapped, quick_infos, seed_if_possible
 
 SEES, DOES = spaces.Box(-1.0, 1.0, (3,)), spaces.Box(-1.0, 1.0, (1,))
 
@@ -191,3 +192,51 @@ def test_usual_episodes_are_not_told() -> None:
     model = PPO("MlpPolicy", DummyVecEnv([lambda: Still(SEES, DOES)]), **TINY)
     venv = DummyVecEnv([lambda: Late(SEES, DOES)])
     evaluate_robustness(model, venv, ["random"], 0.1, n_eval_episodes=1, warn=False)  # a warning would be an error
+
+
+class Telling(Still):
+    """Infos with all that a deep copy has to look at: numbers, arrays, and what two of them share."""
+
+    def __init__(self) -> None:
+        super().__init__(SEES, DOES)
+        self.shared = [0]
+
+    def step(self, action: Any) -> Any:
+        self.shared[0] += 1
+        told = {"place": np.float64(0.5), "array": np.full(2, self.shared[0]), "shared": self.shared}
+        return (*super().step(action)[:4], told | {"again": told["shared"], "nothing": None})
+
+
+class Keeps(BaseCallback):
+    def __init__(self) -> None:
+        super().__init__()
+        self.infos: list[Any] = []
+
+    def _on_step(self) -> bool:
+        self.infos.append(self.locals["infos"])
+        return True
+
+
+def test_infos_of_a_rollout_are_deep_copies_as_ever() -> None:
+    told = []
+    for algorithm in (PPO, BARPO):
+        venv = VecNormalize(DummyVecEnv([Telling, Telling]))
+        algorithm("MlpPolicy", venv, **TINY).learn(64, callback=(callback := Keeps()))
+        assert type(venv.venv.buf_infos) is list
+        told.append(repr(callback.infos))  # types too
+        # What the environment has changed since is not seen, and what was one object in an info still is one.
+        assert [infos[1]["shared"] for infos in callback.infos] == [[step] for step in range(1, 33)]
+        assert all(info["again"] is info["shared"] for infos in callback.infos for info in infos)
+        assert type(callback.infos[0]) is list
+    assert told[0] == told[1]
+
+
+class Own(DummyVecEnv):
+    """Another class: its infos are its own affair."""
+
+
+def test_infos_of_other_environments_are_left_alone() -> None:
+    for venv in (Own([lambda: Still(SEES, DOES)]), Simulator()):
+        before = getattr(venv, "buf_infos", None)
+        with quick_infos(venv):
+            assert getattr(venv, "buf_infos", None) is before

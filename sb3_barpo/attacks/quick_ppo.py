@@ -7,7 +7,7 @@ import torch as th
 from stable_baselines3 import PPO
 
 from sb3_barpo.policies import by_hand
-from sb3_barpo.policies.rollout import bare_forward
+from sb3_barpo.policies.rollout import quick_rollout
 
 
 class QuickPPO(PPO):
@@ -18,7 +18,7 @@ class QuickPPO(PPO):
 
     def collect_rollouts(self, *args: Any, **kwargs: Any) -> bool:
         """As SB3 does it, bit for bit."""
-        with bare_forward(self.policy):
+        with quick_rollout(self):
             return super().collect_rollouts(*args, **kwargs)
 
     def train(self) -> None:

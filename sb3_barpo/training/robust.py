@@ -27,7 +27,7 @@ from sb3_barpo.checks import require_margin
 from sb3_barpo.losses import Defence, OuterLoss
 from sb3_barpo.losses.base import plain, strength_at
 from sb3_barpo.policies import by_hand
-from sb3_barpo.policies.rollout import bare_forward
+from sb3_barpo.policies.rollout import quick_rollout
 from sb3_barpo.policies.spaces import check_observation_space
 from sb3_barpo.schedules import ScheduleLike
 from sb3_barpo.sensors import SensorsLike
@@ -198,7 +198,7 @@ class RobustUpdate(WithSheet):
 
     def collect_rollouts(self, *args: Any, **kwargs: Any) -> bool:
         """As SB3 does it, bit for bit; policies that are recognised answer by bare operations."""
-        with bare_forward(self.policy):
+        with quick_rollout(self):
             return super().collect_rollouts(*args, **kwargs)
 
     def train(self) -> None:
