@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import torch as th
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecMonitor, is_vecenv_wrapped
 
@@ -108,4 +109,4 @@ def gap(logs: Logs) -> float | None:
 
 def _mean(logs: Logs, name: str) -> float | None:
     seen = logs.get(name)
-    return float(sum(seen) / len(seen)) if seen else None
+    return float(th.stack(seen).mean()) if seen else None
