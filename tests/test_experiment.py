@@ -9,6 +9,7 @@ from stable_baselines3 import PPO
 
 from sb3_barpo import BARPO, experiment
 from sb3_barpo.cli import main
+from sb3_barpo.demo import demo
 from sb3_barpo.experiment import Agent, Evaluation, attack, make_model, run, train
 
 QUICK = {"n_steps": 32, "batch_size": 32, "n_epochs": 1}
@@ -129,6 +130,13 @@ def test_the_demo_writes_what_it_says(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "ε = 0.2" in written
     for name in ("report.csv", "report.json", "returns.png", "epsilon.png"):
         assert (tmp_path / name).stat().st_size > 0
+
+
+def test_the_demos_own_task_has_settings_of_its_own(tmp_path: Path) -> None:
+    for env, gamma, use_sde in (("Pendulum-v1", 0.9, True), (BRIEF, 0.99, False)):
+        demo(env, 2048, 0.1, n_jobs=1, n_eval_episodes=1, attacks=["random"], output=tmp_path / env, progress_bar=False)
+        agents = [PPO.load(file) for file in sorted((tmp_path / env).glob("agents/*/agent.zip"))]
+        assert [(agent.gamma, agent.use_sde) for agent in agents] == 3 * [(gamma, use_sde)]
 
 
 @pytest.mark.parametrize(
