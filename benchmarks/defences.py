@@ -1,8 +1,10 @@
 """
-What each defence costs, relative to SB3's PPO: CPU time of one thread, for the update alone and with the rollout.
+What each defence costs, relative to SB3's PPO, and with a memory to sb3-contrib's RecurrentPPO: CPU time of one thread,
+for the update alone and with the rollout.
 
-``python benchmarks/defences.py`` prints the table of docs/defences.md. Hopper-v5, one environment, rollouts of 2048
-steps, minibatches of 64, ten epochs; the fastest of a few iterations after the first.
+``python benchmarks/defences.py`` prints the table of docs/defences.md, ``--only ATLA RecurrentATLA`` some of its rows.
+Hopper-v5, one environment, rollouts of 2048 steps, minibatches of 64, ten epochs; the fastest of a few iterations after
+the first.
 """
 
 import argparse
@@ -16,14 +18,15 @@ from typing import Any
 
 import pandas as pd
 import torch as th
+from sb3_contrib import RecurrentPPO
 from stable_baselines3 import PPO
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecNormalize
 
-from sb3_barpo import ARPO, ATLA, BARPO, CARPPO, RADIALPPO, SAPPO, SPPO, ConvexSAPPO, WocaRPPO
+from sb3_barpo import ARPO, ATLA, BARPO, CARPPO, RADIALPPO, SAPPO, SPPO, ConvexSAPPO, RecurrentATLA, WocaRPPO
 
 EPSILON = 0.075
-CASES: dict[str, tuple[type[PPO], dict[str, Any]]] = {
+CASES: dict[str, tuple[type[PPO | RecurrentPPO], dict[str, Any]]] = {
     "PPO": (PPO, {}),
     "ARPO": (ARPO, {"epsilon": EPSILON}),
     "BARPO": (BARPO, {"epsilon": EPSILON}),
@@ -37,13 +40,16 @@ CASES: dict[str, tuple[type[PPO], dict[str, Any]]] = {
     "ConvexSAPPO, half by CROWN": (ConvexSAPPO, {"epsilon": EPSILON, "intervals": 0.5}),
     "ATLA": (ATLA, {"epsilon": EPSILON}),
     "ATLA, PA-AD": (ATLA, {"epsilon": EPSILON, "attacker": "paad"}),
+    "RecurrentPPO": (RecurrentPPO, {}),
+    "RecurrentATLA": (RecurrentATLA, {"epsilon": EPSILON}),
 }
 
 
-def measure(algorithm: type[PPO], own: dict[str, Any], iterations: int) -> tuple[float, float]:
+def measure(algorithm: type[PPO | RecurrentPPO], own: dict[str, Any], iterations: int) -> tuple[float, float]:
     """:return: Seconds of an update, and of an iteration."""
     env = VecNormalize(make_vec_env("Hopper-v5", n_envs=1, seed=0))
-    model = algorithm("MlpPolicy", env, seed=0, device="cpu", **own)
+    policy = "MlpLstmPolicy" if issubclass(algorithm, RecurrentPPO) else "MlpPolicy"
+    model = algorithm(policy, env, n_steps=2048, batch_size=64, seed=0, device="cpu", **own)
     updates, ends = [], []
     train = model.train
 
@@ -59,23 +65,27 @@ def measure(algorithm: type[PPO], own: dict[str, Any], iterations: int) -> tuple
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--iterations", type=int, default=3, help="measured after one that is not")
-    iterations = parser.parse_args().iterations
+    parser.add_argument(
+        "--only", nargs="+", default=list(CASES), choices=CASES, metavar="NAME", help="some of the rows"
+    )
+    args = parser.parse_args()
     th.set_num_threads(1)
-    found = {name: measure(*case, iterations) for name, case in CASES.items()}
-    update, iteration = found["PPO"]
-    rows = [
-        {
-            "": name,
-            # ATLA's includes a rollout, the attacker's.
-            "update": "" if algorithm is ATLA else f"{mine / update:.2f}",
-            "with the rollout": f"{whole / iteration:.2f}",
-        }
-        for (name, (mine, whole)), (algorithm, _) in zip(found.items(), CASES.values(), strict=True)
-    ]
-    print(f"PPO: {update:.2f} s an update, {iteration:.2f} s with the rollout\n")
+    units = {name: unit_of(name) for name in args.only}
+    found = {name: measure(*CASES[name], args.iterations) for name in {**dict.fromkeys(units.values()), **units}}
+    rows = []
+    for name, unit in units.items():
+        update, iteration = (mine / theirs for mine, theirs in zip(found[name], found[unit], strict=True))
+        # ATLA's update includes a rollout, the attacker's.
+        shown = "" if issubclass(CASES[name][0], ATLA | RecurrentATLA) else f"{update:.2f}"
+        rows.append({"": name, "relative to": unit, "update": shown, "with the rollout": f"{iteration:.2f}"})
     print(pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True))
+
+
+def unit_of(name: str) -> str:
+    """:return: The name of SB3's algorithm that is the unit of a row."""
+    return "RecurrentPPO" if issubclass(CASES[name][0], RecurrentPPO) else "PPO"
 
 
 if __name__ == "__main__":
