@@ -7,7 +7,8 @@ import torch as th
 from stable_baselines3 import PPO
 
 from sb3_barpo.policies import by_hand
-from sb3_barpo.policies.rollout import quick_rollout
+from sb3_barpo.policies.rollout import bare_forward
+from sb3_barpo.vec_envs import quick_infos
 
 
 class QuickPPO(PPO):
@@ -18,7 +19,7 @@ class QuickPPO(PPO):
 
     def collect_rollouts(self, *args: Any, **kwargs: Any) -> bool:
         """As SB3 does it, bit for bit."""
-        with quick_rollout(self):
+        with bare_forward(self.policy), quick_infos(self.env):
             return super().collect_rollouts(*args, **kwargs)
 
     def train(self) -> None:

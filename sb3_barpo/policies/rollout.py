@@ -18,7 +18,6 @@ from torch import nn
 from torch.nn.functional import linear, softmax
 
 from sb3_barpo.policies import mlp
-from sb3_barpo.vec_envs import quick_infos
 
 _LOG_SQRT_2_PI = math.log(math.sqrt(2 * math.pi))
 
@@ -117,17 +116,6 @@ def bare_predictor(model: Any) -> Any:
 
 
 _PREDICTS = {"predict": BasePolicy, "obs_to_tensor": BaseModel, "_predict": ActorCriticPolicy}
-
-
-@contextmanager
-def quick_rollout(model: Any) -> Iterator[None]:
-    """
-    Let a model collect rollouts in less time, the same bit for bit.
-
-    :param model: An on-policy algorithm of SB3 with its environments.
-    """
-    with bare_forward(model.policy), quick_infos(model.env):
-        yield
 
 
 @contextmanager

@@ -27,7 +27,7 @@ from sb3_barpo.checks import require_margin
 from sb3_barpo.losses import Defence, OuterLoss
 from sb3_barpo.losses.base import plain, strength_at
 from sb3_barpo.policies import by_hand
-from sb3_barpo.policies.rollout import quick_rollout
+from sb3_barpo.policies.rollout import bare_forward
 from sb3_barpo.policies.spaces import check_observation_space
 from sb3_barpo.schedules import ScheduleLike
 from sb3_barpo.sensors import SensorsLike
@@ -39,6 +39,7 @@ from sb3_barpo.training.robust_by_hand import RobustUpdateByHand
 from sb3_barpo.training.sheets import WithSheet
 from sb3_barpo.training.signature import signature_of
 from sb3_barpo.training.trap import TrapWatch
+from sb3_barpo.vec_envs import quick_infos
 
 SelfRobustUpdate = TypeVar("SelfRobustUpdate", bound="RobustUpdate")
 
@@ -198,7 +199,7 @@ class RobustUpdate(WithSheet):
 
     def collect_rollouts(self, *args: Any, **kwargs: Any) -> bool:
         """As SB3 does it, bit for bit; policies that are recognised answer by bare operations."""
-        with quick_rollout(self):
+        with bare_forward(self.policy), quick_infos(self.env):
             return super().collect_rollouts(*args, **kwargs)
 
     def train(self) -> None:
@@ -338,10 +339,9 @@ class RobustUpdate(WithSheet):
         value_loss = self._squared_error(values_pred, rollout_data.returns, samples)
         entropy_loss = -samples.mean(-log_prob if entropy is None else entropy)
 
-        with th.no_grad():
+        with th.no_grad():  # http://joschu.net/blog/kl-approx.html
             log_ratio = log_prob - rollout_data.old_log_prob
             ratio = th.exp(log_ratio)
-            # http://joschu.net/blog/kl-approx.html
             logs["train/approx_kl"].append(samples.mean((ratio - 1) - log_ratio))
             logs["train/clip_fraction"].append(samples.mean((th.abs(ratio - 1) > update.clip_range).float()))
         logs["train/policy_gradient_loss"].append(policy_loss.detach())
