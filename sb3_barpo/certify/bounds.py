@@ -150,31 +150,44 @@ def affine(linear: nn.Linear, box: OutputBounds) -> OutputBounds:
 
 def _back(linear: nn.Linear, lines: list[tuple[nn.Linear, Relaxation]], box: OutputBounds) -> OutputBounds:
     """The layer's outputs as linear functions of the inputs, and the ends of those over the box."""
-    centre, reach = (box.low + box.high) / 2, (box.high - box.low) / 2
-    shared, (*others, (last, line)) = linear.weight, lines
-    parts = shared.clamp(min=0), shared.clamp(max=0)
-    ends = []
-    for sign, (upper, lower) in ((-1.0, parts[::-1]), (1.0, parts)):
-        # Through the layer below by one product for all rows: their weights differ from here on only.
-        bias = linear.bias + _through(upper, line.upper * last.bias + line.upper_bias)
-        bias = bias + _through(lower, line.lower * last.bias + line.lower_bias)
-        weight = upper @ (line.upper.unsqueeze(2) * last.weight) + lower @ (line.lower.unsqueeze(2) * last.weight)
-        for below, relaxed in reversed(others):
-            positive, negative = weight.clamp(min=0), weight.clamp(max=0)
-            up, down = (positive, negative) if sign > 0 else (negative, positive)
-            bias = bias + _dot(up, relaxed.upper_bias) + _dot(down, relaxed.lower_bias)
-            weight = up * relaxed.upper.unsqueeze(1) + down * relaxed.lower.unsqueeze(1)
-            bias = bias + weight @ below.bias
-            weight = weight @ below.weight
-        ends.append(bias + _dot(weight, centre) + sign * _dot(weight.abs(), reach))
-    return OutputBounds(*ends)
+    # Rows come last in here: loops over elements are long ones then, and sums over units two to four times as fast.
+    low, high = (end.t().contiguous() for end in box)
+    centre, reach = (low + high) / 2, (high - low) / 2
+    *others, (last, line) = lines
+    # A weight takes the line above where it is positive and the one below where negative: w · middle + |w| · half.
+    shared, size, (middle, half) = linear.weight, linear.weight.abs(), _halves(line)
+    mean, spread = _product(shared, middle.slope, last.weight), _product(size, half.slope, last.weight)
+    weight = th.stack([mean - spread, mean + spread])  # for the lower and the upper end, shape (2, out, units, B)
+    mean = linear.bias.unsqueeze(1) + shared @ (middle.slope * last.bias.unsqueeze(1) + middle.bias)
+    spread = size @ (half.slope * last.bias.unsqueeze(1) + half.bias)
+    bias = th.stack([mean - spread, mean + spread])
+    sign = th.tensor([-1.0, 1.0], device=bias.device).reshape(2, 1, 1)
+    for below, relaxed in reversed(others):
+        size, (middle, half) = sign.unsqueeze(3) * weight.abs(), _halves(relaxed)
+        bias = bias + (weight * middle.bias + size * half.bias).sum(2)
+        weight = weight * middle.slope + size * half.slope
+        bias = bias + below.bias @ weight
+        weight = below.weight.t() @ weight
+    bias = bias + (weight * centre).sum(2) + sign * (weight.abs() * reach).sum(2)
+    return OutputBounds(*bias.mT)
 
 
-def _through(weight: th.Tensor, values: th.Tensor) -> th.Tensor:
-    """``(out, units)`` times ``(B, units)``, shape ``(B, out)``."""
-    return values @ weight.t()
+class _Line(NamedTuple):
+    """Shape ``(units, B)`` each."""
+
+    slope: th.Tensor
+    bias: th.Tensor
 
 
-def _dot(weight: th.Tensor, values: th.Tensor) -> th.Tensor:
-    """``(B, out, units)`` times ``(B, units)``, shape ``(B, out)``."""
-    return th.bmm(weight, values.unsqueeze(2)).squeeze(2)
+def _halves(line: Relaxation) -> tuple[_Line, _Line]:
+    """:return: Half the sum of the line above and the line below, and half their difference."""
+    lower, lower_bias, upper, upper_bias = (part.t().contiguous() / 2 for part in line)
+    return _Line(upper + lower, upper_bias + lower_bias), _Line(upper - lower, upper_bias - lower_bias)
+
+
+def _product(weight: th.Tensor, slopes: th.Tensor, below: th.Tensor) -> th.Tensor:
+    """``(out, units)`` times the diagonal of ``(units, B)`` times ``(units, in)``, shape ``(out, in, B)``."""
+    if below.shape[1] >= weight.shape[0]:
+        return below.t() @ (weight.unsqueeze(2) * slopes)
+    columns = below.unsqueeze(2) * slopes.unsqueeze(1)  # the smaller of both, and one product for all rows
+    return (weight @ columns.flatten(1)).reshape(len(weight), *columns.shape[1:])

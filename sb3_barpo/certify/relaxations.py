@@ -52,13 +52,16 @@ def _above_tanh(low: th.Tensor, high: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
     width = high - low
     narrow = width < _NARROW
     chord = (at_high - at_low) / width.clamp(min=_NARROW)
-    touch = th.where(low >= 0, (low + high) / 2, _touch(low, high))
+    crosses = (low < 0) & (high > 0)  # few do; of the others those from 0 on have a tangent, in their middle
+    touch = ((low + high) / 2).masked_scatter(crosses, _touch(low[crosses], high[crosses]))
     at_touch = th.tanh(touch)
     tangent = 1 - at_touch**2
     # The chord lies above on the convex side, and where the curve comes from below to its upper end.
     by_chord = (high <= 0) | (low < 0) & (1 - at_high**2 >= chord)
     slope = th.where(by_chord, chord, tangent)
     bias = th.where(by_chord, at_low - chord * low, at_touch - tangent * touch)
+    if not narrow.any():
+        return slope, bias
     # From the lower end with the steepest slope inside: as good where it is narrow, and without a division.
     steepest = 1 - th.tanh(th.minimum(th.maximum(low, th.zeros_like(low)), high)) ** 2
     return th.where(narrow, steepest, slope), th.where(narrow, at_low - steepest * low, bias)
