@@ -91,9 +91,9 @@ def chosen(settings: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]
 
 
 def only(value: Any, others: set[str]) -> Any:
-    """Settings without what is given for other tasks."""
+    """Settings without what is given for other tasks; one that was given for those alone is none."""
     if isinstance(value, Mapping):
-        return {key: only(one, others) for key, one in value.items() if key not in others}
+        return {key: kept for key, one in value.items() if key not in others and (kept := only(one, others)) != {}}
     return [only(one, others) for one in value] if isinstance(value, list) else value
 
 

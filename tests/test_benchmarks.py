@@ -71,6 +71,14 @@ def test_the_settings_of_the_sensitivity() -> None:
         make_model(agent)
 
 
+def test_one_task_of_the_four() -> None:
+    """A setting that was given for another task alone is left out, not emptied."""
+    import four_tasks
+
+    settings = {"epsilon": {"A-v0": 0.1, "B-v0": 0.2}, "algorithms": [{"algo": "barpo", "margin": {"B-v0": 2.0}}]}
+    assert four_tasks.only(settings, {"B-v0"}) == {"epsilon": {"A-v0": 0.1}, "algorithms": [{"algo": "barpo"}]}
+
+
 def test_pendulums() -> None:
     import pendulums
 
