@@ -8,7 +8,7 @@ All defences on two tasks, each tuned with the same small budget: natural return
 2. The best settings of each, trained for longer on three seeds and attacked, by ``sb3_barpo.comparison.compare``:
    ``report.md``, its tables and pictures. PPO's own settings are the same for all.
 
-The convex form of SA-PPO is left out: at eleven times the cost of PPO's update it would take a third of the whole.
+The convex form of SA-PPO is left out for time: its update costs seven times PPO's.
 
 A killed run is resumed by the same command: trials that are in ``tuned.csv`` and agents that are in the rows are not
 run again. ``--report-only`` runs nothing.
