@@ -40,7 +40,8 @@ def test_the_command_from_end_to_end(tmp_path: Path, capfd: pytest.CaptureFixtur
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
-        (["--algo", "ppo"], "Only barpo, arpo, sappo, "),
+        (["--algo", "a2c"], "settings to search for ppo, ppo_lstm, barpo, "),
+        (["--algo", "ppo", "--margin-range", "1", "2", "--solvers", "pgd"], "leave out --margin-range, --solvers"),
         (["--criterion", "floor"], "The criterion floor needs --natural-floor"),
         (["--criterion", "mean"], "there are blend"),
         (["--weight", "2"], "weight of the worst case must be between 0 and 1"),

@@ -1,18 +1,23 @@
 """PPO's settings in the search, and how trials are pruned."""
 
+import inspect
 import json
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
 import yaml
+from brief import BRIEF
 from cheap_tuning import AGENT, cheap
 from optuna.trial import FixedTrial
+from stable_baselines3 import PPO
 
-from sb3_barpo.experiment import make_model
+from sb3_barpo.experiment import Evaluation, make_model
 from sb3_barpo.expressions import read_kwargs
-from sb3_barpo.tuning import Tuning
-from sb3_barpo.tuning.ppo import suggest_ppo
+from sb3_barpo.tuning import Blend, Confirmation, StrengthSpace, Tuning, tune_strength
+from sb3_barpo.tuning.ppo import _DEFAULTS, ppo_params, suggest_ppo
 from sb3_barpo.tuning.results import plain, script, zoo_entry
 
 DRAWN: dict[str, Any] = {
@@ -44,6 +49,32 @@ def test_a_suggestion_by_hand() -> None:
     still = suggest_ppo(FixedTrial(DRAWN | {"ppo.learning_rate_falls": False}), 8, {}, gaussian=False)
     assert still["learning_rate"] == 0.001235
     assert "policy_kwargs" not in still
+
+
+def test_the_first_trial_by_hand() -> None:
+    found = suggest_ppo(FixedTrial(DRAWN), 8, {}, gaussian=True)
+    assert ppo_params(found, 8, gaussian=True) == DRAWN | {"ppo.learning_rate": 0.001235}
+    usual = ppo_params({}, 1, gaussian=False)  # SB3's own
+    assert usual == {
+        "ppo.learning_rate": 3e-4,
+        "ppo.learning_rate_falls": False,
+        "ppo.n_steps": 2048,
+        "ppo.minibatches": 32,
+        "ppo.n_epochs": 10,
+        "ppo.clip_range": 0.2,
+        "ppo.ent_coef": 1e-6,
+        "ppo.gae_lambda": 0.95,
+        "ppo.max_grad_norm": 0.5,
+    }
+    far = ppo_params({"learning_rate": 1.0, "n_steps": 5, "n_epochs": 100, "clip_range": "lin_0.3"}, 1, gaussian=True)
+    assert (far["ppo.learning_rate"], far["ppo.n_steps"], far["ppo.n_epochs"]) == (3e-3, 128, 20)
+    assert (far["ppo.clip_range"], far["ppo.log_std_init"]) == (0.3, 0.0)
+
+
+def test_sb3_s_defaults() -> None:
+    """Those that the first trial starts from."""
+    arguments = inspect.signature(PPO).parameters
+    assert {name: arguments[name].default for name in _DEFAULTS} == _DEFAULTS
 
 
 @pytest.mark.parametrize("n_envs", [1, 3, 8, 16])
@@ -87,6 +118,28 @@ def test_a_trial_can_be_trained_stored_and_written() -> None:
     assert settings["learning_rate"] == found["learning_rate"]
     assert settings["margin"] == found["margin"]
     assert f"n_epochs={found['n_epochs']}" in script(AGENT, short)
+
+
+def test_a_study_of_ppo_itself(tmp_path: Path) -> None:
+    """It has no strength: the entry that it begins with takes the place of the paper's."""
+    agent = replace(AGENT, algo="ppo", steps=2048)
+    tuning = Tuning(agent, None, Evaluation([0.1], ["random"], n_eval_episodes=1), Blend(0.0), ppo=True)
+    assert Tuning.from_spec(tuning.to_spec()) == tuning
+    assert (tuning.paper, tuning.settled) == ({}, 0)
+    confirmation = Confirmation(1, 1, attacks=["random"], n_eval_episodes=1)
+    result = tune_strength(tuning, tmp_path, n_trials=1, confirmation=confirmation, seed=0)
+    (trial,) = result.study.trials
+    assert trial.params == ppo_params(agent.kwargs, 1, gaussian=True)  # the entry's, as far as the space has it
+    assert list(trial.intermediate_values) == [1024]
+    assert trial.values == [trial.user_attrs["natural"]]
+    assert set(result.confirmed.index) == {"entry", "trial-0"}
+    report = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert report.startswith(f"# PPO, tuned on {BRIEF}")
+    assert "entry's setting" in report
+    assert "from stable_baselines3 import PPO" in (tmp_path / "best.py").read_text(encoding="utf-8")
+    assert not (tmp_path / "schedules.png").exists()
+    with pytest.raises(ValueError, match="ppo has no defence, so it has no strength to search for"):
+        StrengthSpace.around(0.1, "ppo")
 
 
 def test_a_pruner_is_a_setting_of_the_study() -> None:

@@ -261,6 +261,13 @@ def test_a_task_is_what_our_settings_say() -> None:
     assert np.isclose(agent.kwargs["gamma"], 0.5)
 
 
-def test_a_task_without_an_adversary() -> None:
-    with pytest.raises(ValueError, match=r"Only barpo, .* have a defence to tune, but the algorithm is 'ppo'"):
-        task("ppo", "Hopper-v5")
+def test_a_task_without_a_defence() -> None:
+    """The strength is that of the algorithms that build on it; PPO's own settings are the entry's."""
+    agent, epsilon = task("ppo", "HalfCheetah-v5", kwargs={"gamma": 0.98})
+    assert (agent.algo, agent.n_envs, epsilon) == ("ppo", 8, 0.15)
+    assert agent.kwargs["learning_rate"] == "lin_0.001"
+    assert not {"epsilon", "margin"} & agent.kwargs.keys()
+    with pytest.raises(ValueError, match="Unknown setting 'epsilon'"):
+        task("ppo", "Hopper-v5", kwargs={"epsilon": 0.1})
+    with pytest.raises(ValueError, match=r"settings to search for ppo, .*, but the algorithm is 'a2c'"):
+        task("a2c", "Hopper-v5")

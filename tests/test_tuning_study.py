@@ -60,7 +60,13 @@ def test_settings_come_back(algo: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
-        ({"agent": type(AGENT)("ppo", "ppo", ENV, 0, 64)}, "have a defence to tune, but the algorithm is 'ppo'"),
+        (
+            {"agent": type(AGENT)("ppo", "ppo", ENV, 0, 64)},
+            "ppo has no strength to search for, only PPO's own settings",
+        ),
+        ({"agent": type(AGENT)("ppo", "ppo", ENV, 0, 64), "space": None}, "space=None, ppo=True"),
+        ({"agent": type(AGENT)("a2c", "a2c", ENV, 0, 64)}, "settings to search for ppo, .* the algorithm is 'a2c'"),
+        ({"space": None, "ppo": True}, r"barpo needs a space: StrengthSpace\.around\(epsilon, 'barpo'\)"),
         ({"evaluation": Evaluation([0.1, 0.2])}, r"at one strength of the attacks, but epsilon is \[0\.1, 0\.2\]"),
         ({"evaluation": Evaluation([0.1], ["sarl", "mad"])}, "sarl would have to be learned for each trial"),
         ({"n_reports": 0}, "n_reports must be at least 1, but it is 0"),

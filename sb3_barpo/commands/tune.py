@@ -4,12 +4,16 @@ import argparse
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sb3_barpo.adversary import DEFAULT_SOLVER, solver_spec
+from sb3_barpo.algorithms import OURS
 from sb3_barpo.commands.settings import parsed, setting
 from sb3_barpo.evaluation.budgets import BUDGETS
 from sb3_barpo.experiment import Evaluation
+
+if TYPE_CHECKING:
+    from sb3_barpo.tuning import StrengthSpace
 
 SOLVER = solver_spec(DEFAULT_SOLVER)
 
@@ -33,7 +37,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         formatter_class=_Help,
     )
     what = sub.add_argument_group("what is trained")
-    what.add_argument("--algo", default="barpo", help="an algorithm of this package")
+    what.add_argument("--algo", default="barpo", help="an algorithm of this package, or ppo: its own settings")
     what.add_argument("--env", required=True, help="id of a Gymnasium environment")
     what.add_argument("--gym-packages", nargs="+", help="modules to import, which register environments")
     what.add_argument("--epsilon", type=float, help="strength to be robust against; default: the entry's")
@@ -110,22 +114,14 @@ def _tune(**args: Any) -> None:
     criterion |= {"blend": {"weight": args["weight"]}, "floor": {"natural": args["natural_floor"]}}.get(
         args["criterion"], {}
     )
-    around = tuning.StrengthSpace.around(epsilon, args["algo"])
+    space = _space(epsilon, args)
     settings = tuning.Tuning(
         agent,
-        tuning.StrengthSpace(
-            tuple(args["epsilon_range"] or around.epsilon),
-            _searched(around.settings, args),
-            args["epsilon_kinds"],
-            solvers=args["solvers"] or around.solvers,
-            returns=args["returns"],
-            n_steps=tuple(args["inner_steps"]),
-            margin=tuple(args["margin_range"] or ((1.0, 1.0) if args["epsilon_range"] else around.margin)),
-        ),
+        space,
         Evaluation([epsilon], args["attacks"], args["episodes"]),
         tuning.as_criterion(criterion),
         adapt_steps=args["adapt_steps"],
-        ppo=args["space"] == "ppo+strength",
+        ppo=args["space"] == "ppo+strength" or space is None,
         pruner=args["pruner"],
     )
     confirmation = tuning.Confirmation(
@@ -147,6 +143,27 @@ def _tune(**args: Any) -> None:
         sys.exit(f"sb3-barpo: {error}")
     print(f"\n{(args['output'] / 'report.md').read_text(encoding='utf-8').split('![')[0].strip()}\n")
     print(f"Best: {result.best}. Its entry for the RL Zoo: {args['output'] / 'best.yml'}")
+
+
+def _space(epsilon: float, args: Mapping[str, Any]) -> "StrengthSpace | None":
+    """What is searched of a defence; ``None`` for PPO, which has none."""
+    from sb3_barpo import tuning
+
+    if args["algo"] not in OURS:
+        own = ("margin_range", "epsilon_range", "range", "choices", "kinds", "returns", "solvers")
+        if useless := [f"--{name.replace('_', '-')}" for name in own if args[name]]:
+            raise ValueError(f"{args['algo']} has no defence to search: leave out {', '.join(useless)}.")
+        return None
+    around = tuning.StrengthSpace.around(epsilon, args["algo"])
+    return tuning.StrengthSpace(
+        tuple(args["epsilon_range"] or around.epsilon),
+        _searched(around.settings, args),
+        args["epsilon_kinds"],
+        solvers=args["solvers"] or around.solvers,
+        returns=args["returns"],
+        n_steps=tuple(args["inner_steps"]),
+        margin=tuple(args["margin_range"] or ((1.0, 1.0) if args["epsilon_range"] else around.margin)),
+    )
 
 
 def _searched(settings: Mapping[str, Any], args: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,8 @@ from sb3_barpo.tuning.study import Tuning
 
 #: Name of the paper's setting among the candidates.
 PAPER = "paper"
+#: The same of PPO, which has no paper's strength: the entry with which the study began.
+ENTRY = "entry"
 
 
 @dataclass(frozen=True)
@@ -109,10 +111,10 @@ def candidate(trial: FrozenTrial) -> str:
 
 def strengths(study: optuna.Study, tuning: Tuning, top: int) -> dict[str, dict[str, Any]]:
     """
-    :return: The candidates by name, the paper's setting first: arguments of the algorithm.
+    :return: The candidates by name, the paper's setting first, of PPO that of its entry: arguments of the algorithm.
     """
     best = {candidate(trial): tuning.suggest(trial) for trial in best_trials(study, tuning, top)}
-    return {PAPER: tuning.paper, **best}
+    return {PAPER if tuning.space else ENTRY: tuning.paper, **best}
 
 
 def confirm(

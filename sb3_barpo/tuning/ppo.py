@@ -5,7 +5,7 @@ from typing import Any
 
 from optuna.trial import BaseTrial
 
-from sb3_barpo.expressions import with_kwargs, write_kwargs
+from sb3_barpo.expressions import read_kwargs, with_kwargs, write_kwargs
 from sb3_barpo.tuning.kinds import rounded
 
 #: Numbers by name: their range, and whether it is searched on a logarithmic scale.
@@ -22,6 +22,17 @@ _MINIBATCHES = 4, 8, 16, 32
 _EPOCHS = 3, 20
 #: Of a Gaussian policy's first standard deviation.
 _LOG_STD = -2.0, 0.0
+#: SB3's.
+_DEFAULTS: dict[str, Any] = {
+    "learning_rate": 3e-4,
+    "n_steps": 2048,
+    "batch_size": 64,
+    "n_epochs": 10,
+    "clip_range": 0.2,
+    "ent_coef": 0.0,
+    "gae_lambda": 0.95,
+    "max_grad_norm": 0.5,
+}
 
 
 def suggest_ppo(trial: BaseTrial, n_envs: int, kwargs: Mapping[str, Any], gaussian: bool) -> dict[str, Any]:
@@ -54,3 +65,35 @@ def suggest_ppo(trial: BaseTrial, n_envs: int, kwargs: Mapping[str, Any], gaussi
         policy_kwargs = with_kwargs("policy_kwargs", kwargs.get("policy_kwargs"), {"log_std_init": log_std})
         found["policy_kwargs"] = write_kwargs(policy_kwargs)
     return found
+
+
+def ppo_params(kwargs: Mapping[str, Any], n_envs: int, gaussian: bool) -> dict[str, Any]:
+    """
+    The parameters of :func:`suggest_ppo` that are closest to the given arguments, for ``study.enqueue_trial``: a search
+    starts from what is known.
+
+    :param kwargs: Arguments of the algorithm in the RL Zoo's notation; what is missing has SB3's default.
+    :param n_envs: Environments of a rollout.
+    :param gaussian: Whether actions are continuous.
+    :return: The trial's parameters; an entropy coefficient of 0 becomes the smallest of the space.
+    """
+    given = {**_DEFAULTS, **kwargs}
+    rate = str(given["learning_rate"])
+    minibatches = given["n_steps"] * n_envs / given["batch_size"]
+    found = {
+        "learning_rate": _within(float(rate.removeprefix("lin_")), *_RATES),
+        "learning_rate_falls": rate.startswith("lin_"),
+        "n_steps": min(_STEPS, key=lambda steps: abs(steps - given["n_steps"])),
+        "minibatches": min(_MINIBATCHES, key=lambda count: abs(count - minibatches)),
+        "n_epochs": int(_within(given["n_epochs"], *_EPOCHS)),
+    }
+    for name, (low, high, _) in _RANGES.items():
+        found[name] = _within(float(str(given[name]).removeprefix("lin_")), low, high)
+    if gaussian:
+        policy_kwargs = read_kwargs(given["policy_kwargs"]) if given.get("policy_kwargs") else {}
+        found["log_std_init"] = _within(policy_kwargs.get("log_std_init", 0.0), *_LOG_STD)
+    return {f"ppo.{name}": value for name, value in found.items()}
+
+
+def _within(value: float, low: float, high: float) -> float:
+    return min(max(value, low), high)

@@ -15,7 +15,7 @@ import yaml
 from optuna.trial import TrialState
 
 from sb3_barpo.adversary import as_adversary
-from sb3_barpo.algorithms import algorithm, find
+from sb3_barpo.algorithms import OURS, algorithm, find
 from sb3_barpo.environments import INNER
 from sb3_barpo.experiment import ENVIRONMENT, Agent, make_env
 from sb3_barpo.expressions import write_kwargs
@@ -38,6 +38,8 @@ def plain(strength: dict[str, Any], algo: str) -> dict[str, Any]:
     short = {name: _short(value) for name, value in strength.items() if name != "adversary"}
     if short.get("margin") == 1:
         del short["margin"]
+    if algo not in OURS:
+        return short
     default = algorithm(algo).defence.adversary()  # type: ignore[attr-defined]  # one of ours
     if as_adversary(strength.get("adversary"), default).solver != default.solver:
         short["adversary"] = strength["adversary"]
@@ -100,7 +102,7 @@ def script(agent: Agent, strength: dict[str, Any]) -> str:
         + ("import torch as th\n" if re.search(r"\bth\.", arguments) else "")
         + ("from torch import nn\n" if re.search(r"(?<!\.)\bnn\.", arguments) else "")
         + imports
-        + f"\nfrom sb3_barpo import {kind}\n\n"
+        + f"\nfrom {find(agent.algo).module} import {kind}\n\n"
         + f"env = {env}\n"
         + f'model = {kind}(\n    "{_policy(agent)}",\n    env,\n{arguments})\n'
         + (f"callback = get_callback_list({ ({'callback': agent.kwargs.get('callback')})!r})\n" if callback else "")
@@ -263,7 +265,9 @@ def write_study(study: optuna.Study, tuning: Tuning, candidates: dict[str, dict[
         trials["state"] = [state_name(trial).upper() for trial in study.get_trials(deepcopy=False)]
     # The workers' names contain those of machines, which do not belong in shared results.
     trials.drop(columns="user_attrs_worker", errors="ignore").to_csv(output / "trials.csv", index=False)
-    pictures = {"returns": plot_returns(study, tuning), "schedules": plot_schedules(candidates)}
+    pictures = {"returns": plot_returns(study, tuning)}
+    if tuning.space:
+        pictures["schedules"] = plot_schedules(candidates)
     if study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
         pictures["history"] = plot_history(study, tuning)
     with suppress(ValueError, RuntimeError, UserWarning):  # too few trials, or all alike

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from sb3_barpo.algorithms import OURS
+from sb3_barpo.hyperparams import BASES
 
 
 @dataclass(frozen=True)
@@ -92,12 +93,16 @@ OWN: dict[str, dict[str, Setting]] = {
 
 def own_settings(algo: str) -> dict[str, Setting]:
     """
-    :param algo: Name of an algorithm of this package.
-    :return: What it has to tune, by name.
+    :param algo: Name of an algorithm of this package, or of one on which they build, such as ``"ppo"``.
+    :return: What its defence has to tune, by name; nothing for one without a defence.
     :raises ValueError: for another algorithm.
     """
+    if algo in BASES:
+        return {}
     if algo not in OURS:
-        raise ValueError(f"Only {', '.join(OURS)} have a defence to tune, but the algorithm is {algo!r}.")
+        raise ValueError(
+            f"There are settings to search for {', '.join([*sorted(BASES), *OURS])}, but the algorithm is {algo!r}."
+        )
     return dict(OWN[algo.removesuffix("_lstm")])
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from optuna.trial import BaseTrial
 
 from sb3_barpo.adversary.spec import DEFAULT_SOLVER, SOLVERS, solver_spec
-from sb3_barpo.algorithms import algorithm
+from sb3_barpo.algorithms import OURS, algorithm
 from sb3_barpo.expressions import read_kwargs, with_kwargs
 from sb3_barpo.tuning.kinds import Limits, Range, check_kinds, choose, number, params_of, put, suggest
 from sb3_barpo.tuning.spaces import Choices, Numbers, Setting, as_setting, own_settings
@@ -80,6 +80,8 @@ class StrengthSpace:
         :raises ValueError: for an algorithm without a defence.
         """
         settings = own_settings(algo)
+        if algo not in OURS:
+            raise ValueError(f"{algo} has no defence, so it has no strength to search for.")
         solver = algorithm(algo).defence.solver  # type: ignore[attr-defined]  # one of ours
         return cls(
             (epsilon, epsilon),

@@ -1,7 +1,8 @@
-"""Studies of a defence's settings: what its trials do, and the study that stores them."""
+"""Studies of the settings of a defence or of PPO: what its trials do, and the study that stores them."""
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +16,7 @@ from optuna.study import StudyDirection
 from optuna.trial import BaseTrial, FrozenTrial, TrialState
 from stable_baselines3.common.vec_env import VecEnv
 
+from sb3_barpo.algorithms import OURS
 from sb3_barpo.evaluation.adapted import AdaptedAttacks
 from sb3_barpo.evaluation.robustness import learned_names
 from sb3_barpo.experiment import Agent, Evaluation, make_callbacks, make_env, make_model
@@ -23,7 +25,7 @@ from sb3_barpo.schedules import Ramp, as_schedule
 from sb3_barpo.seeds import CALLBACKS
 from sb3_barpo.tuning.callbacks import RobustTrialCallback
 from sb3_barpo.tuning.criteria import Blend, Criterion, as_criterion
-from sb3_barpo.tuning.ppo import suggest_ppo
+from sb3_barpo.tuning.ppo import ppo_params, suggest_ppo
 from sb3_barpo.tuning.spaces import Numbers, own_settings
 from sb3_barpo.tuning.storage import open_storage
 from sb3_barpo.tuning.strength import StrengthSpace, merged, place, setting_of, strength_params, suggest_strength
@@ -41,24 +43,26 @@ class Tuning:
     What every trial of a study does.
 
     :param agent: What is trained, without a strength: trial ``n`` gets one, and ``seed + n``.
-    :param space: The settings that are tried, those of the agent's defence.
+    :param space: The settings that are tried, those of the agent's defence; ``None`` for PPO, which has none.
     :param evaluation: How trials are compared, at one ε: by attacks that need no learning, and with ``adapt_steps`` by
         learned ones.
     :param criterion: What the study looks for.
     :param n_reports: How often a trial reports to the pruner, evenly between the latest end of a ramp and its own end.
     :param adapt_steps: Environment steps for which learned attackers, which start from those of the trial before, adapt
         to each trial; see :class:`sb3_barpo.evaluation.adapted.AdaptedAttacks`. Trials are pruned by the other attacks.
-    :param ppo: Whether PPO's own settings are searched for together with the strength (:mod:`sb3_barpo.tuning.ppo`).
+    :param ppo: Whether PPO's own settings are searched for (:mod:`sb3_barpo.tuning.ppo`), together with the strength;
+        of PPO itself they are all there is.
     :param pruner: ``"median"`` stops trials after the ramps that are worse than most; ``"hyperband"`` starts many
         trials, and promotes the better third of those that have reached a ninth and a third of training.
     :param attackers: Folder of the attackers, by default a temporary one for each trial, which then all start anew. No
         setting of the study: each machine has its own.
-    :raises ValueError: for an algorithm without a defence, another defence's space, an attack that is learned without
-        ``adapt_steps`` or cannot be adapted, several ε, no reports, or an unknown pruner.
+    :raises ValueError: for an algorithm other than ours and PPO, another defence's space, nothing to search for, an
+        attack that is learned without ``adapt_steps`` or cannot be adapted, several ε, no reports, or an unknown
+        pruner.
     """
 
     agent: Agent
-    space: StrengthSpace
+    space: StrengthSpace | None
     evaluation: Evaluation
     criterion: Criterion = field(default_factory=Blend)
     n_reports: int = 2
@@ -68,7 +72,14 @@ class Tuning:
     attackers: str | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
-        if strange := sorted(self.space.settings.keys() - own_settings(self.agent.algo).keys()):
+        own = own_settings(self.agent.algo)
+        if (self.space is None) != (self.agent.algo not in OURS) or not (self.ppo or self.space):
+            raise ValueError(
+                f"{self.agent.algo} has no strength to search for, only PPO's own settings: space=None, ppo=True."
+                if self.agent.algo not in OURS
+                else f"{self.agent.algo} needs a space: StrengthSpace.around(epsilon, {self.agent.algo!r})."
+            )
+        if self.space and (strange := sorted(self.space.settings.keys() - own.keys())):
             raise ValueError(
                 f"{self.agent.algo} has no {', '.join(strange)} to tune. Take its own space, "
                 f"StrengthSpace.around(epsilon, {self.agent.algo!r})."
@@ -101,8 +112,10 @@ class Tuning:
     def paper(self) -> dict[str, Any]:
         """
         The paper's setting: the field's ramp up to ε, without a margin, and the published settings of the defence for
-        the task, as far as there are any: κ = 1 for BARPO, 0 for ARPO.
+        the task, as far as there are any: κ = 1 for BARPO, 0 for ARPO. Nothing for PPO.
         """
+        if self.space is None:
+            return {}
         published = entry(self.agent.algo, self.agent.env.rpartition(":")[2])
         found: dict[str, Any] = {"epsilon": Ramp(self.epsilon).to_spec(), "margin": 1.0}
         for name, setting in own_settings(self.agent.algo).items():
@@ -130,7 +143,7 @@ class Tuning:
             **{
                 **spec,  # the rest is plain
                 "agent": Agent(**spec["agent"]),
-                "space": StrengthSpace.from_spec(spec["space"]),
+                "space": spec["space"] and StrengthSpace.from_spec(spec["space"]),
                 "evaluation": Evaluation(**spec["evaluation"]),
                 "criterion": as_criterion(spec["criterion"]),
             }
@@ -141,11 +154,22 @@ class Tuning:
         :param trial: A trial, running or stored.
         :return: What it tries: arguments of the algorithm, as data that JSON can hold.
         """
-        strength = suggest_strength(trial, self.space)
+        strength = suggest_strength(trial, self.space) if self.space else {}
         if not self.ppo:
             return strength
         tried = merged(self.agent.kwargs, strength)
         return strength | suggest_ppo(trial, self.agent.n_envs, tried, self._gaussian)
+
+    def first(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """
+        :return: Parameters and attributes of the first trial.
+        :raises ValueError: if the space does not hold it.
+        """
+        params = strength_params(self.paper, self.space) if self.space else {}
+        if not self.ppo:
+            return params, {"setting": "paper"}
+        # Not called the paper's: the agent's settings of PPO need not be in the space, only close to it.
+        return params | ppo_params(self.agent.kwargs, self.agent.n_envs, self._gaussian), {}
 
     @cached_property
     def _gaussian(self) -> bool:
@@ -195,7 +219,12 @@ class Tuning:
         """Steps before the first report to the pruner, and the number of reports."""
         if self.pruner == "hyperband":  # it looks at a ninth and at a third of training
             return 0, 9
-        return int(self.space.latest * self.agent.steps), self.n_reports
+        return self.settled, self.n_reports
+
+    @property
+    def settled(self) -> int:
+        """Environment steps from which on trials can be compared: the latest ramp has ended."""
+        return int(self.space.latest * self.agent.steps) if self.space else 0
 
     def make_pruner(self) -> optuna.pruners.BasePruner:
         """:return: The study's pruner."""
@@ -208,7 +237,7 @@ class Tuning:
 
 #: The pruners, by name.
 PRUNERS: dict[str, Callable[[Tuning], optuna.pruners.BasePruner]] = {
-    "median": lambda tuning: optuna.pruners.MedianPruner(n_warmup_steps=int(tuning.space.latest * tuning.agent.steps)),
+    "median": lambda tuning: optuna.pruners.MedianPruner(n_warmup_steps=tuning.settled),
     "hyperband": lambda tuning: optuna.pruners.HyperbandPruner(
         # the first report comes after whole steps of all environments
         min_resource=max(tuning.agent.steps // (9 * tuning.agent.n_envs), 1) * tuning.agent.n_envs,
@@ -221,7 +250,7 @@ PRUNERS: dict[str, Callable[[Tuning], optuna.pruners.BasePruner]] = {
 def open_study(tuning: Tuning, storage: str | Path, name: str) -> optuna.Study:
     """
     The study of this name, made if it is missing. The one who makes it enqueues the paper's setting as its first trial,
-    if the space holds it.
+    if the space holds it, with the agent's own settings of PPO, or what is closest to those in the space.
 
     :param tuning: What its trials do.
     :param storage: See :func:`sb3_barpo.tuning.storage.open_storage`.
@@ -238,13 +267,8 @@ def open_study(tuning: Tuning, storage: str | Path, name: str) -> optuna.Study:
         study = optuna.load_study(storage=backend, study_name=name, pruner=pruner)
         _check_settings(study, tuning)
         return study
-    try:
-        paper = strength_params(tuning.paper, tuning.space)
-    except ValueError:  # a space without it is the user's choice; the winners are compared with it all the same
-        pass
-    else:
-        if not tuning.ppo:  # the agent's own settings of PPO need not be in the space
-            study.enqueue_trial(paper, user_attrs={"setting": "paper"})
+    with suppress(ValueError):  # without it by the user's choice; the winners are compared with it all the same
+        study.enqueue_trial(*tuning.first())
     study.set_user_attr(_SETTINGS, tuning.to_spec())  # last: who finds them finds the whole study
     return study
 

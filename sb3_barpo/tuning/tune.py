@@ -7,7 +7,7 @@ from typing import Any
 import optuna
 import pandas as pd
 
-from sb3_barpo.algorithms import find
+from sb3_barpo.algorithms import OURS, find
 from sb3_barpo.environments import find_env
 from sb3_barpo.experiment import Agent, make_model
 from sb3_barpo.expressions import read_kwargs
@@ -16,7 +16,7 @@ from sb3_barpo.hyperparams import entry
 from sb3_barpo.resume import check_writable
 from sb3_barpo.schedules import as_schedule
 from sb3_barpo.sensors import EPSILON_OF_SHEET, as_sensors
-from sb3_barpo.tuning.confirm import PAPER, Confirmation, by_candidate, candidate, confirm, ranked, strengths
+from sb3_barpo.tuning.confirm import ENTRY, PAPER, Confirmation, by_candidate, candidate, confirm, ranked, strengths
 from sb3_barpo.tuning.results import confirmed_markdown, plain, script, write_study, zoo_entry
 from sb3_barpo.tuning.spaces import own_settings
 from sb3_barpo.tuning.study import Tuning, load_study, state_name, stored_tuning
@@ -30,8 +30,8 @@ class TuningResult:
     What a study found.
 
     :param study: The study.
-    :param best: The name of the best candidate, ``paper`` or ``trial-<number>``; without confirmation it has been
-        judged by one seed.
+    :param best: The name of the best candidate, ``paper`` (``entry`` for PPO) or ``trial-<number>``; without
+        confirmation it has been judged by one seed.
     :param strength: Its arguments for the algorithm.
     :param confirmed: One row a candidate, see :func:`sb3_barpo.tuning.confirm.by_candidate`; ``None`` without
         confirmation.
@@ -55,9 +55,9 @@ def tune_strength(
     progress_bar: bool = False,
 ) -> TuningResult:
     """
-    Search for the settings of a defence that suit a task, the schedule of its strength above all, and confirm the best
-    on fresh seeds, under stronger attacks. Finished work is reused: call it again to resume a killed search, or to add
-    trials.
+    Search for the settings of a defence that suit a task, the schedule of its strength above all, or for PPO's own. The
+    best are confirmed on fresh seeds, under stronger attacks. Finished work is reused: call it again to resume a killed
+    search, or to add trials.
 
     Writes ``trials.csv``, ``confirmed.csv`` (the report's rows), ``best.yml`` (an entry for RL Zoo), ``best.py``,
     pictures, ``report.md``, and the confirmed agents under ``agents``.
@@ -114,29 +114,31 @@ def task(algo: str, env: str, **changes: Any) -> tuple[Agent, float]:
     """
     The settings of this package for a task.
 
-    :param algo: Name of an algorithm of this package, ``"barpo"`` or ``"carppo_lstm"`` for example.
+    :param algo: Name of an algorithm of this package, ``"barpo"`` or ``"carppo_lstm"`` for example, or of PPO.
     :param env: Id of the environment, ``My-v0`` or ``mymod:My-v0``; one without an entry takes the default one.
     :param changes: Arguments of :class:`sb3_barpo.experiment.Agent` that replace the entry's; ``kwargs`` are added to
         the entry's, and take all keys that an entry of the RL Zoo has.
-    :return: The agent without a strength, and the entry's strength at the end of training; 1 with ``sensors``.
+    :return: The agent without a strength, and the entry's strength at the end of training; 1 with ``sensors``. For PPO,
+        that of the algorithms that build on it.
     :raises ValueError: for an unknown algorithm, environment or setting.
     """
     searched_names = own_settings(algo)
     given = {key: value for key, value in changes.items() if value is not None}
     own = dict(given.pop("kwargs", {}))
+    check_settings(algo, own)
     if searched := [name for name in ("epsilon", "margin", "adversary", *searched_names) if name in own]:
         raise ValueError(
             f"{', '.join(searched)} cannot be set in a study, which searches for it. Set the strength to be robust "
             "against, or the ranges of the search, the same number twice for one that stays."
         )
-    check_settings(algo, own)
-    usual = entry(algo, find_env(env, given.get("gym_packages", ())))
-    strength, sheet = usual.pop("epsilon"), own.get("sensors")
+    name = find_env(env, given.get("gym_packages", ()))
+    robust = algo if algo in OURS else next(row.name for row in OURS.values() if row.base == algo)
+    usual, strength, sheet = entry(algo, name), entry(robust, name)["epsilon"], own.get("sensors")
     epsilon = as_schedule(strength if sheet is None else EPSILON_OF_SHEET)(0.0)
     if sheet is not None:
         own["sensors"] = as_sensors(sheet).spec()  # what a study stores must not change with a file
-    for name in ("policy", "margin", *searched_names):
-        _drop(usual, name)
+    for setting in ("policy", "epsilon", "margin", *searched_names):
+        _drop(usual, setting)
     kwargs = usual | own
     settings = {
         "steps": int(kwargs.pop("n_timesteps")),
@@ -189,15 +191,16 @@ def _markdown(result: TuningResult, tuning: Tuning, confirmation: Confirmation, 
 
 
 def _verdict(result: TuningResult) -> str:
-    """The best candidate beside the paper's setting, in one sentence."""
+    """The best candidate beside the usual setting, in one sentence."""
     assert result.confirmed is not None  # for mypy: the caller has looked
     said = {
         name: f"natural return {number(natural)} and worst case {number(worst_case)}"
         for name, natural, worst_case in result.confirmed[["natural", "worst_case"]].itertuples()
     }
-    if result.best == PAPER:
+    usual, its_name = (PAPER, "the paper's setting") if PAPER in said else (ENTRY, "the entry's setting")
+    if result.best == usual:
         return (
-            "Confirmed on fresh seeds, none of the study's best trials is better than the paper's setting, which has "
-            f"{said[PAPER]}."
+            f"Confirmed on fresh seeds, none of the study's best trials is better than {its_name}, which has "
+            f"{said[usual]}."
         )
-    return f"Confirmed on fresh seeds, {result.best} has {said[result.best]}; the paper's setting has {said[PAPER]}."
+    return f"Confirmed on fresh seeds, {result.best} has {said[result.best]}; {its_name} has {said[usual]}."
