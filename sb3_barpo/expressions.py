@@ -78,6 +78,20 @@ def with_kwargs(name: str, given: str | Mapping[str, Any] | None, more: Mapping[
     return f"dict({inner}, {write_kwargs(more).removeprefix('dict(')}" if inner else write_kwargs(more)
 
 
+def without_kwarg(given: str | Mapping[str, Any], name: str) -> str | Mapping[str, Any]:
+    """
+    :param given: Arguments, as :func:`read_kwargs` takes them.
+    :param name: Name of one of them, which may be missing.
+    :return: The others, in the same form.
+    """
+    if not isinstance(given, str):
+        return {key: value for key, value in given.items() if key != name}
+    call = ast.parse(given.strip(), mode="eval").body
+    if isinstance(call, ast.Call):
+        call.keywords = [one for one in call.keywords if one.arg != name]
+    return ast.unparse(call)
+
+
 def _value(node: ast.expr) -> Any:
     match node:
         case ast.Constant(value=bool() | int() | float() | str() | None):

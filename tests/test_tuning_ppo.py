@@ -16,7 +16,7 @@ from stable_baselines3 import PPO
 
 from sb3_barpo.experiment import Evaluation, make_model
 from sb3_barpo.expressions import read_kwargs
-from sb3_barpo.tuning import Blend, Confirmation, StrengthSpace, Tuning, tune_strength
+from sb3_barpo.tuning import Blend, Confirmation, StrengthSpace, Tuning, task, tune_strength
 from sb3_barpo.tuning.ppo import _DEFAULTS, ppo_params, suggest_ppo
 from sb3_barpo.tuning.results import plain, script, zoo_entry
 
@@ -89,17 +89,36 @@ def test_rollouts_are_divided_without_a_rest(n_envs: int, n_steps: int, minibatc
 
 @pytest.mark.parametrize(
     "given",
-    ["dict(net_arch=[8], activation_fn=nn.ReLU)", {"net_arch": [8], "activation_fn": "nn.ReLU"}, "dict()", None],
+    [
+        "dict(net_arch=[8], activation_fn=nn.ReLU)",
+        "dict(net_arch=[8], log_std_init=-2.0, activation_fn=nn.ReLU)",
+        {"net_arch": [8], "activation_fn": "nn.ReLU"},
+        {"log_std_init": 0.5, "net_arch": [8]},
+        "dict(log_std_init=-2.0)",
+        "dict()",
+        None,
+    ],
 )
 def test_the_policy_s_other_arguments_stay(given: Any) -> None:
     found = suggest_ppo(FixedTrial(DRAWN), 8, {"policy_kwargs": given}, gaussian=True)["policy_kwargs"]
     before = read_kwargs(given) if given else {}
+    before.pop("log_std_init", None)
     assert read_kwargs(found) == {**before, "log_std_init": -1.0}
 
 
-def test_policy_kwargs_that_would_be_changed() -> None:
-    with pytest.raises(ValueError, match="a search tries log_std_init itself: leave it out"):
-        suggest_ppo(FixedTrial(DRAWN), 8, {"policy_kwargs": "dict(log_std_init=0.0)"}, gaussian=True)
+@pytest.mark.parametrize("env", ["Hopper-v5", "Walker2d-v5", "HalfCheetah-v5", "Ant-v5", "Pendulum-v1"])
+def test_entries_can_be_searched(env: str) -> None:
+    """Also those that set what the search tries; the first trial is close to the entry."""
+    agent, epsilon = task("barpo", env)
+    tuning = Tuning(agent, StrengthSpace.around(epsilon), Evaluation([epsilon], ["random"]), ppo=True)
+    study = optuna.create_study(directions=["maximize"])
+    study.enqueue_trial(tuning.first()[0])
+    found = tuning.suggest(study.ask())
+    wanted = {"n_steps": 2048, "gae_lambda": 0.95, "learning_rate": 3e-4} | agent.kwargs
+    assert {name: found[name] for name in ("n_steps", "gae_lambda", "learning_rate")}.items() <= wanted.items()
+    assert read_kwargs(found["policy_kwargs"])["log_std_init"] == (
+        -1.0 if env in ("Walker2d-v5", "HalfCheetah-v5") else 0
+    )
 
 
 def test_a_trial_can_be_trained_stored_and_written() -> None:

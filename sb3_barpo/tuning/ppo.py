@@ -5,7 +5,7 @@ from typing import Any
 
 from optuna.trial import BaseTrial
 
-from sb3_barpo.expressions import read_kwargs, with_kwargs, write_kwargs
+from sb3_barpo.expressions import read_kwargs, with_kwargs, without_kwarg, write_kwargs
 from sb3_barpo.tuning.kinds import rounded
 
 #: Numbers by name: their range, and whether it is searched on a logarithmic scale.
@@ -44,7 +44,8 @@ def suggest_ppo(trial: BaseTrial, n_envs: int, kwargs: Mapping[str, Any], gaussi
 
     :param trial: Optuna's trial, running, stored or ``FixedTrial``.
     :param n_envs: Environments of a rollout. A rollout has 128 to 2048 steps, of all of them together 1024 at least.
-    :param kwargs: The other arguments of the algorithm; its ``policy_kwargs`` are kept.
+    :param kwargs: Arguments of the algorithm; what is tried takes the place of what they say, and the other
+        ``policy_kwargs`` are kept.
     :param gaussian: Whether actions are continuous.
     :return: Arguments of the algorithm.
     """
@@ -62,7 +63,8 @@ def suggest_ppo(trial: BaseTrial, n_envs: int, kwargs: Mapping[str, Any], gaussi
         found[name] = rounded(trial.suggest_float(f"ppo.{name}", low, high, log=log))
     if gaussian:
         log_std = rounded(trial.suggest_float("ppo.log_std_init", *_LOG_STD))
-        policy_kwargs = with_kwargs("policy_kwargs", kwargs.get("policy_kwargs"), {"log_std_init": log_std})
+        others = without_kwarg(kwargs.get("policy_kwargs") or {}, "log_std_init")
+        policy_kwargs = with_kwargs("policy_kwargs", others, {"log_std_init": log_std})
         found["policy_kwargs"] = write_kwargs(policy_kwargs)
     return found
 
