@@ -53,7 +53,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         nargs="+",
         type=setting,
         default=[],
-        help="settings of a Zoo entry, name:value each",
+        help="settings of a Zoo entry, name:value each; where PPO's are searched, those of the first trial",
     )
     space = sub.add_argument_group("what is searched")
     space.add_argument("--space", choices=["strength", "ppo+strength"], default="strength", help="PPO's settings too?")
