@@ -42,6 +42,7 @@ def test_one_command_writes_what_it_says(
         "--attacks",
         "random",
         "mad",
+        "push",
         "--attacked-episodes",
         "4",
     ]
@@ -62,7 +63,7 @@ def test_one_command_writes_what_it_says(
             assert row["certified"] is None  # 60 episodes say nothing of so large a budget
         else:
             assert row["certified"] <= 0
-            assert row["attack"] in ("random", "mad")
+            assert row["attack"] in ("random", "mad", "push")
             assert row["epsilon"] == pytest.approx(row["radius"] / np.sqrt(20 * 3))
     written, printed = (tmp_path / "report.md").read_text(), capsys.readouterr().out
     for text in ("| one     |", "| two     |", "0.05", "certified"):

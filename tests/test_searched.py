@@ -6,13 +6,19 @@ import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
+from gymnasium.wrappers import TimeLimit
 from helpers import Still, make_envs
 from linear_system import controller
 from stable_baselines3 import PPO
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import DummyVecEnv
 from victims import linear_victim, victim
 
 from sb3_barpo.adversary import KL, Adversary, AutoPGD, L2Ball, Limit, LinfBall, TowardsWorst, limits_of
 from sb3_barpo.attacks import MAD, Critic, MaxKL, Push, Random, RobustSarsa, WorstQ
+from sb3_barpo.evaluation import evaluate_robustness
+from sb3_barpo.evaluation.members import Victim
+from sb3_barpo.evaluation.search import strongest_push
 
 CLEAN = th.randn(32, 3, generator=th.Generator().manual_seed(0))
 
@@ -156,6 +162,31 @@ def test_every_limit_can_be_pushed_to(space: Any, count: int) -> None:
 def test_limits_of_other_spaces_are_not_known() -> None:
     with pytest.raises(TypeError, match=r"The limits of Dict\(\) are not known"):
         limits_of(spaces.Dict())
+
+
+class Wage(Still):
+    """The second action is what pays, so lowering it harms most."""
+
+    def __init__(self) -> None:
+        super().__init__(controller().observation_space, controller().action_space)
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        return self._look(), float(3 * action[1] - action[0]), False, False, {}
+
+    def _look(self) -> Any:
+        return np.full(2, 0.5, np.float32)
+
+
+def test_a_push_by_name_is_the_one_that_harms_most() -> None:
+    """Whatever its number; the first limit, to lower the first action, does no harm."""
+    model = controller()
+    venv = DummyVecEnv([lambda: Monitor(TimeLimit(Wage(), 4))] * 2)
+    pushes = [Push(model, 0.2, limit) for limit in range(4)]
+    returns = [evaluate_robustness(model, venv, [push], n_eval_episodes=4, warn=False).worst_case for push in pushes]
+    named = evaluate_robustness(model, venv, "push", [0.1, 0.2], n_eval_episodes=4, warn=False)
+    assert named.at(0.2)["return"].where(named.at(0.2)["attack"] == "push").mean() == min(returns) == returns[2]
+    assert returns[0] > returns[2] + 1
+    assert strongest_push(Victim(model, venv), 0.2).settings == {"limit": 2}
 
 
 def test_there_is_no_such_limit() -> None:

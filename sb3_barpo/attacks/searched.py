@@ -46,7 +46,8 @@ class Push(GradientAttack):
 
     :param model: The victim.
     :param epsilon: Strength.
-    :param limit: Which of :func:`sb3_barpo.adversary.limits_of` the action space.
+    :param limit: Which of :func:`sb3_barpo.adversary.limits_of` the action space. Evaluations that are given the name
+        ``"push"`` look for the one that harms most.
     :param n_steps: Number of steps.
     :param ball: :class:`LinfBall` by default.
     :param seed: Seed of the starts.
@@ -68,6 +69,7 @@ class Push(GradientAttack):
         if not 0 <= limit < len(limits):
             raise ValueError(f"The limits of {model.action_space} are 0 to {len(limits) - 1}, but limit={limit!r}.")
         super().__init__(model, epsilon, Adversary(Limit(*limits[limit]), AutoPGD(n_steps, restarts=1), ball), seed)
+        self.settings = {"limit": limit}
 
 
 class WorstQ(RobustSarsa):

@@ -75,7 +75,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     judged.add_argument("--weight", type=float, default=0.5, help="weight of the worst case, for blend")
     judged.add_argument("--natural-floor", type=float, help="least natural return, for floor")
     judged.add_argument(
-        "--attacks", nargs="+", default=["random", "critic", "mad"], help="learned ones need --adapt-steps"
+        "--attacks", nargs="+", default=["critic", "mad", "push"], help="learned ones need --adapt-steps"
     )
     judged.add_argument(
         "--adapt-steps",

@@ -14,7 +14,7 @@ from joblib import delayed
 from sb3_barpo.adversary import Ball, SpaceWarning, Timing, space_warning, warn_of_space
 from sb3_barpo.agents.load import LoadedAgent
 from sb3_barpo.agents.pack import pack, unpack
-from sb3_barpo.attacks import ATTACKS, Attack, LearnedAttack, attack_names
+from sb3_barpo.attacks import ATTACKS, Attack, LearnedAttack, Push, attack_names
 from sb3_barpo.attacks.victim import victim_digest
 from sb3_barpo.checks import require_model
 from sb3_barpo.evaluation import RobustnessReport
@@ -26,7 +26,7 @@ from sb3_barpo.evaluation.pages import file_name, write_pages
 from sb3_barpo.evaluation.progress import Progress, Tell
 from sb3_barpo.evaluation.robustness import check_settings, learned_names, origin_of, run_trial, wants_auto
 from sb3_barpo.evaluation.rows import COLUMNS, NATURAL, Origin
-from sb3_barpo.evaluation.search import find_attacks, members_tried
+from sb3_barpo.evaluation.search import find_attacks, members_tried, strongest_push
 from sb3_barpo.evaluation.sections import channel_blocks, sensor_blocks
 from sb3_barpo.evaluation.settings import EvalConfig
 from sb3_barpo.evaluation.video import check_video
@@ -173,8 +173,8 @@ def evaluate(
             warn_of_space(agent.model, f"{agent.name}: {warned[agent.name]}")
             add_warning(judged["agents"][agent.name], warned[agent.name])
     report = RobustnessReport(pd.DataFrame(rows, columns=COLUMNS), judged)
-    if any(found):
-        tried = {agent.name: members_tried(folder) for agent, folder in zip(agents, folders, strict=True)}
+    tried = {agent.name: members_tried(folder) for agent, folder in zip(agents, folders, strict=True)}
+    if any(len(members) for members in tried.values()):
         pd.concat(tried, names=["agent", None]).reset_index("agent").to_csv(output / "attackers.csv", index=False)
     worst = [
         _worst(report, agent, strongest, place.ball)
@@ -203,11 +203,14 @@ def _search(
     if not wants_auto(attacks):
         names = learned_names(listed)
         learned = find_attacks(victims, names, epsilon, budget, n_jobs, seed, deterministic, progress_bar)
-        return [dict(one) for one in learned]
+        strongest: list[dict[str, Attack]] = [dict(one) for one in learned]
+        for victim, one in zip(victims, strongest, strict=True) if Push.name in listed else ():
+            one[Push.name] = strongest_push(victim, epsilon, seed, deterministic)
+        return strongest
     found = find_auto(victims, epsilon, None, n_jobs, seed, deterministic, progress_bar)
-    for agent, one in zip(judged["agents"].values(), found, strict=True):
-        agent["auto"] = one.told
-    return [one.attacks for one in found]
+    for agent, searched in zip(judged["agents"].values(), found, strict=True):
+        agent["auto"] = searched.told
+    return [searched.attacks for searched in found]
 
 
 def default_output(names: Sequence[str], what: str = "evaluation") -> Path:

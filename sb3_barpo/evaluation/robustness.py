@@ -17,7 +17,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_no
 from tqdm import tqdm
 
 from sb3_barpo.adversary import Ball
-from sb3_barpo.attacks import ATTACKS, AUTO, Attack, LearnedAttack, attack_names
+from sb3_barpo.attacks import ATTACKS, AUTO, Attack, LearnedAttack, Push, attack_names
 from sb3_barpo.attacks.learned import check_clean_env
 from sb3_barpo.attacks.victim import undisturbed
 from sb3_barpo.checks import require_env, require_model
@@ -28,7 +28,7 @@ from sb3_barpo.evaluation.judged import describe, env_of, too_weak
 from sb3_barpo.evaluation.members import Victim
 from sb3_barpo.evaluation.report import RobustnessReport
 from sb3_barpo.evaluation.rows import COLUMNS, NATURAL, Origin, make_rows
-from sb3_barpo.evaluation.search import find_attacks
+from sb3_barpo.evaluation.search import find_attacks, strongest_push
 from sb3_barpo.evaluation.settings import EvalConfig
 from sb3_barpo.evaluation.within import DEFAULT, Within, own, own_epsilon, within_sheet
 from sb3_barpo.policies.views import uncompiled
@@ -60,7 +60,8 @@ def evaluate_robustness(
     Evaluate a model on the same episodes, first without an attack, then under each attack.
 
     Learned attacks that are given by name are fitted first, see
-    :func:`sb3_barpo.evaluation.search.find_attacks`: at the largest ε; smaller ε use the same attackers.
+    :func:`sb3_barpo.evaluation.search.find_attacks`: at the largest ε; smaller ε use the same attackers. ``"push"`` is
+    the push to that limit of the actions which harms most, found in the same way.
 
     Episode k starts from seed ``seed + k`` whatever the attack, the model and the number of environments. Attacks and
     sampled actions are seeded for each batch of ``n_envs`` episodes, so what they draw depends on that number.
@@ -132,6 +133,8 @@ def evaluate_robustness(
         grid = "quick" if isinstance(budget, AutoBudget) else budget
         (learned,) = find_attacks([victim], to_learn, max(strengths), grid, n_jobs, seed, deterministic, progress_bar)
         found = dict(learned)
+    if Push.name in listed and Push.name not in found:
+        found[Push.name] = strongest_push(victim, max(strengths), seed, deterministic)
     trials: list[Attack | None] = [None, *_build(model, listed, strengths, found, within.ball)]
     origin = origin_of(model, venv, name, algorithm, within)
     rows: list[tuple[Any, ...]] = []

@@ -13,10 +13,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from sb3_barpo.attacks import ATTACKS, LearnedAttack, RobustSarsa, SarsaMAD, WorstQ
+from sb3_barpo.adversary import limits_of
+from sb3_barpo.attacks import ATTACKS, LearnedAttack, Push, RobustSarsa, SarsaMAD, WorstQ
+from sb3_barpo.attacks.victim import undisturbed
 from sb3_barpo.evaluation.budgets import Budget, make_budget
+from sb3_barpo.evaluation.episodes import run_episodes
 from sb3_barpo.evaluation.judged import env_of
-from sb3_barpo.evaluation.members import PackedVictim, Task, Victim, mean_return, run_tasks
+from sb3_barpo.evaluation.members import SELECTION, PackedVictim, Task, Victim, mean_return, run_tasks
 from sb3_barpo.resume import read_record
 from sb3_barpo.training.robust import RobustUpdate
 
@@ -75,6 +78,31 @@ def find_attacks(
             {name: LearnedAttack.load(best[packed.folder, name].with_suffix(".zip"), victim.model) for name in names}
             for victim, (packed, _) in zip(victims, packed_victims, strict=True)
         ]
+
+
+def strongest_push(
+    victim: Victim, epsilon: float, seed: int = 0, deterministic: bool = True, n_episodes: int = 10
+) -> Push:
+    """
+    The limit of the actions to which a steady push leaves the lowest mean return: nobody knows beforehand which it is,
+    and the others may do no harm.
+
+    :param victim: The agent to be attacked.
+    :param epsilon: The strength.
+    :param seed: Seed of the report; the limits are compared on other episodes, as in :func:`find_attacks`.
+    :param deterministic: Whether the victim takes its most likely action.
+    :param n_episodes: Episodes by which limits are compared.
+    :return: The attack.
+    """
+
+    def mean(attack: Push) -> float:
+        episodes = run_episodes(victim.model, attack, victim.venv, n_episodes, seed + SELECTION, deterministic)
+        return float(np.mean([episode.reward for episode in episodes]))
+
+    limits = range(len(limits_of(victim.model.action_space)))
+    with undisturbed(victim.model, victim.venv):
+        strongest = min((Push(victim.model, epsilon, limit, ball=victim.ball) for limit in limits), key=mean)
+    return strongest
 
 
 def members_tried(folder: Path) -> pd.DataFrame:
