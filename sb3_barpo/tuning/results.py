@@ -96,13 +96,20 @@ def script(agent: Agent, strength: dict[str, Any]) -> str:
     imports, env = _environments(agent)
     schedules = any(_is_linear(value) for value in settings.values())
     callback = bool(agent.kwargs.get("callback"))
+    lines = [*imports.splitlines(), f"from {find(agent.algo).module} import {kind}"]
+    if callback:
+        lines.append("from rl_zoo3.utils import get_callback_list")
+    if schedules:
+        lines.append("from stable_baselines3.common.utils import LinearSchedule")
+    if re.search(r"\bth\.", arguments):
+        lines.append("import torch as th")
+    if re.search(r"(?<!\.)\bnn\.", arguments):
+        lines.append("from torch import nn")
+    ours = sorted(line for line in lines if line.startswith("from sb3_barpo"))
+    others = sorted((line for line in lines if line and line not in ours), key=lambda line: (line[0] != "i", line))
     return (
-        ("from rl_zoo3.utils import get_callback_list\n" if callback else "")
-        + ("from stable_baselines3.common.utils import LinearSchedule\n" if schedules else "")
-        + ("import torch as th\n" if re.search(r"\bth\.", arguments) else "")
-        + ("from torch import nn\n" if re.search(r"(?<!\.)\bnn\.", arguments) else "")
-        + imports
-        + f"\nfrom {find(agent.algo).module} import {kind}\n\n"
+        "\n\n".join("\n".join(block) for block in (others, ours) if block)
+        + "\n\n"
         + f"env = {env}\n"
         + f'model = {kind}(\n    "{_policy(agent)}",\n    env,\n{arguments})\n'
         + (f"callback = get_callback_list({ ({'callback': agent.kwargs.get('callback')})!r})\n" if callback else "")

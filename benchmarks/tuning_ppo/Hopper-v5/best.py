@@ -1,8 +1,7 @@
-from stable_baselines3.common.utils import LinearSchedule
-from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.vec_env import VecNormalize
-
 from stable_baselines3 import PPO
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.utils import LinearSchedule
+from stable_baselines3.common.vec_env import VecNormalize
 
 env = VecNormalize(make_vec_env("Hopper-v5", n_envs=8))
 model = PPO(
