@@ -1,6 +1,5 @@
 """PPO's settings in the search, and how trials are pruned."""
 
-import inspect
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -12,12 +11,11 @@ import yaml
 from brief import BRIEF
 from cheap_tuning import AGENT, cheap
 from optuna.trial import FixedTrial
-from stable_baselines3 import PPO
 
 from sb3_barpo.experiment import Evaluation, make_model
 from sb3_barpo.expressions import read_kwargs
 from sb3_barpo.tuning import Blend, Confirmation, StrengthSpace, Tuning, task, tune_strength
-from sb3_barpo.tuning.ppo import _DEFAULTS, ppo_params, suggest_ppo
+from sb3_barpo.tuning.ppo import ppo_params, suggest_ppo
 from sb3_barpo.tuning.results import plain, script, zoo_entry
 
 DRAWN: dict[str, Any] = {
@@ -53,8 +51,8 @@ def test_a_suggestion_by_hand() -> None:
 
 def test_the_first_trial_by_hand() -> None:
     found = suggest_ppo(FixedTrial(DRAWN), 8, {}, gaussian=True)
-    assert ppo_params(found, 8, gaussian=True) == DRAWN | {"ppo.learning_rate": 0.001235}
-    usual = ppo_params({}, 1, gaussian=False)  # SB3's own
+    assert ppo_params("ppo", found, 8, gaussian=True) == DRAWN | {"ppo.learning_rate": 0.001235}
+    usual = ppo_params("ppo", {}, 1, gaussian=False)  # SB3's own
     assert usual == {
         "ppo.learning_rate": 3e-4,
         "ppo.learning_rate_falls": False,
@@ -66,15 +64,18 @@ def test_the_first_trial_by_hand() -> None:
         "ppo.gae_lambda": 0.95,
         "ppo.max_grad_norm": 0.5,
     }
-    far = ppo_params({"learning_rate": 1.0, "n_steps": 5, "n_epochs": 100, "clip_range": "lin_0.3"}, 1, gaussian=True)
+    given = {"learning_rate": 1.0, "n_steps": 5, "n_epochs": 100, "clip_range": "lin_0.3"}
+    far = ppo_params("ppo", given, 1, gaussian=True)
     assert (far["ppo.learning_rate"], far["ppo.n_steps"], far["ppo.n_epochs"]) == (3e-3, 128, 20)
     assert (far["ppo.clip_range"], far["ppo.log_std_init"]) == (0.3, 0.0)
 
 
-def test_sb3_s_defaults() -> None:
-    """Those that the first trial starts from."""
-    arguments = inspect.signature(PPO).parameters
-    assert {name: arguments[name].default for name in _DEFAULTS} == _DEFAULTS
+def test_what_is_missing_is_the_algorithm_s_default() -> None:
+    """RecurrentPPO's are not PPO's, and ours have those of the base."""
+    pytest.importorskip("sb3_contrib")
+    assert ppo_params("barpo", {}, 8, gaussian=True) == ppo_params("ppo", {}, 8, gaussian=True)
+    assert ppo_params("barpo_lstm", {}, 8, gaussian=True)["ppo.n_steps"] == 128
+    assert ppo_params("barpo_lstm", {}, 8, gaussian=True)["ppo.minibatches"] == 8
 
 
 @pytest.mark.parametrize("n_envs", [1, 3, 8, 16])
@@ -148,7 +149,7 @@ def test_a_study_of_ppo_itself(tmp_path: Path) -> None:
     confirmation = Confirmation(1, 1, attacks=["random"], n_eval_episodes=1)
     result = tune_strength(tuning, tmp_path, n_trials=1, confirmation=confirmation, seed=0)
     (trial,) = result.study.trials
-    assert trial.params == ppo_params(agent.kwargs, 1, gaussian=True)  # the entry's, as far as the space has it
+    assert trial.params == ppo_params("ppo", agent.kwargs, 1, gaussian=True)  # the entry's, as far as the space has it
     assert list(trial.intermediate_values) == [1024]
     assert trial.values == [trial.user_attrs["natural"]]
     assert set(result.confirmed.index) == {"entry", "trial-0"}

@@ -71,6 +71,16 @@ class Push(GradientAttack):
         super().__init__(model, epsilon, Adversary(Limit(*limits[limit]), AutoPGD(n_steps, restarts=1), ball), seed)
         self.settings = {"limit": limit}
 
+    @classmethod
+    def each(cls, model: OnPolicyAlgorithm, epsilon: float, **kwargs: Any) -> "list[Push]":
+        """
+        :param model: The victim.
+        :param epsilon: Strength.
+        :param kwargs: Further arguments, the same for all.
+        :return: A push to each limit of the actions.
+        """
+        return [cls(model, epsilon, limit, **kwargs) for limit in range(len(limits_of(model.action_space)))]
+
 
 class WorstQ(RobustSarsa):
     """

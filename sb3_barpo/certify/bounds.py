@@ -150,7 +150,7 @@ def affine(linear: nn.Linear, box: OutputBounds) -> OutputBounds:
 
 def _back(linear: nn.Linear, lines: list[tuple[nn.Linear, Relaxation]], box: OutputBounds) -> OutputBounds:
     """The layer's outputs as linear functions of the inputs, and the ends of those over the box."""
-    # Rows come last in here: loops over elements are long ones then, and sums over units two to four times as fast.
+    # Rows come last in here: loops over elements are long ones then, and faster.
     low, high = (end.t().contiguous() for end in box)
     centre, reach = (low + high) / 2, (high - low) / 2
     *others, (last, line) = lines

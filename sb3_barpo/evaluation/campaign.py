@@ -204,8 +204,9 @@ def _search(
         names = learned_names(listed)
         learned = find_attacks(victims, names, epsilon, budget, n_jobs, seed, deterministic, progress_bar)
         strongest: list[dict[str, Attack]] = [dict(one) for one in learned]
-        for victim, one in zip(victims, strongest, strict=True) if Push.name in listed else ():
-            one[Push.name] = strongest_push(victim, epsilon, seed, deterministic)
+        if Push.name in listed:
+            for victim, one in zip(victims, strongest, strict=True):
+                one[Push.name] = strongest_push(victim, epsilon, seed, deterministic)
         return strongest
     found = find_auto(victims, epsilon, None, n_jobs, seed, deterministic, progress_bar)
     for agent, searched in zip(judged["agents"].values(), found, strict=True):

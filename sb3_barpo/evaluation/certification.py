@@ -11,7 +11,7 @@ from gymnasium import spaces
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_barpo.adversary import Ball, L2Ball, Timing, bounds_of, limits_of
+from sb3_barpo.adversary import Ball, L2Ball, Timing, bounds_of
 from sb3_barpo.agents.load import LoadedAgent
 from sb3_barpo.attacks import ATTACKS, MAD, Attack, LearnedAttack, MaxKL, Push, Random, UnderAttack
 from sb3_barpo.attacks.victim import undisturbed
@@ -168,8 +168,7 @@ def attacked_actions(
     """
     attacks: list[Attack] = [kind(model, epsilon, ball=ball, seed=seed) for kind in (Random, MAD)]
     attacks.append(MaxKL(model, epsilon, n_steps=20, restarts=4, ball=ball, seed=seed))
-    for limit in range(len(limits_of(model.action_space))):
-        attacks.append(Push(model, epsilon, limit, n_steps=20, ball=ball, seed=seed))
+    attacks += Push.each(model, epsilon, n_steps=20, ball=ball, seed=seed)
     limits = bounds_of(model.observation_space, venv, model.device)  # type: ignore[arg-type]  # a Box, as was checked
     return [model.predict(attack.perturb(states, limits), deterministic=True)[0] for attack in attacks]
 
@@ -224,7 +223,7 @@ def _built(name: str, model: OnPolicyAlgorithm, epsilon: float, ball: Ball) -> l
     """All attacks of a name: one, or a push to each limit of the actions."""
     kind: Any = ATTACKS[name]
     if kind is Push:
-        return [Push(model, epsilon, limit, ball=ball) for limit in range(len(limits_of(model.action_space)))]
+        return [*Push.each(model, epsilon, ball=ball)]
     return [kind(model, epsilon, ball=ball)]
 
 

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from sb3_barpo.adversary import limits_of
 from sb3_barpo.attacks import ATTACKS, LearnedAttack, Push, RobustSarsa, SarsaMAD, WorstQ
 from sb3_barpo.attacks.victim import undisturbed
 from sb3_barpo.evaluation.budgets import Budget, make_budget
@@ -99,10 +98,8 @@ def strongest_push(
         episodes = run_episodes(victim.model, attack, victim.venv, n_episodes, seed + SELECTION, deterministic)
         return float(np.mean([episode.reward for episode in episodes]))
 
-    limits = range(len(limits_of(victim.model.action_space)))
     with undisturbed(victim.model, victim.venv):
-        strongest = min((Push(victim.model, epsilon, limit, ball=victim.ball) for limit in limits), key=mean)
-    return strongest
+        return min(Push.each(victim.model, epsilon, ball=victim.ball), key=mean)
 
 
 def members_tried(folder: Path) -> pd.DataFrame:

@@ -1,10 +1,12 @@
 """The search space of PPO's own settings, which decide first whether a task is learned."""
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
 from optuna.trial import BaseTrial
 
+from sb3_barpo.algorithms import algorithm
 from sb3_barpo.expressions import read_kwargs, with_kwargs, without_kwarg, write_kwargs
 from sb3_barpo.tuning.kinds import rounded
 
@@ -22,17 +24,6 @@ _MINIBATCHES = 4, 8, 16, 32
 _EPOCHS = 3, 20
 #: Of a Gaussian policy's first standard deviation.
 _LOG_STD = -2.0, 0.0
-#: SB3's.
-_DEFAULTS: dict[str, Any] = {
-    "learning_rate": 3e-4,
-    "n_steps": 2048,
-    "batch_size": 64,
-    "n_epochs": 10,
-    "clip_range": 0.2,
-    "ent_coef": 0.0,
-    "gae_lambda": 0.95,
-    "max_grad_norm": 0.5,
-}
 
 
 def suggest_ppo(trial: BaseTrial, n_envs: int, kwargs: Mapping[str, Any], gaussian: bool) -> dict[str, Any]:
@@ -69,17 +60,19 @@ def suggest_ppo(trial: BaseTrial, n_envs: int, kwargs: Mapping[str, Any], gaussi
     return found
 
 
-def ppo_params(kwargs: Mapping[str, Any], n_envs: int, gaussian: bool) -> dict[str, Any]:
+def ppo_params(algo: str, kwargs: Mapping[str, Any], n_envs: int, gaussian: bool) -> dict[str, Any]:
     """
     The parameters of :func:`suggest_ppo` that are closest to the given arguments, for ``study.enqueue_trial``: a search
     starts from what is known.
 
-    :param kwargs: Arguments of the algorithm in the RL Zoo's notation; what is missing has SB3's default.
+    :param algo: Name of the algorithm, whose defaults are taken for what is missing.
+    :param kwargs: Its arguments in the RL Zoo's notation.
     :param n_envs: Environments of a rollout.
     :param gaussian: Whether actions are continuous.
     :return: The trial's parameters; an entropy coefficient of 0 becomes the smallest of the space.
     """
-    given = {**_DEFAULTS, **kwargs}
+    arguments = inspect.signature(algorithm(algo)).parameters
+    given = {**{name: one.default for name, one in arguments.items()}, **kwargs}
     rate = str(given["learning_rate"])
     minibatches = given["n_steps"] * n_envs / given["batch_size"]
     found = {

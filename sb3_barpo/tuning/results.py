@@ -106,7 +106,8 @@ def script(agent: Agent, strength: dict[str, Any]) -> str:
     if re.search(r"(?<!\.)\bnn\.", arguments):
         lines.append("from torch import nn")
     ours = sorted(line for line in lines if line.startswith("from sb3_barpo"))
-    others = sorted((line for line in lines if line and line not in ours), key=lambda line: (line[0] != "i", line))
+    others = [line for line in lines if line and line not in ours]
+    others.sort(key=lambda line: (line.startswith("from"), line))
     return (
         "\n\n".join("\n".join(block) for block in (others, ours) if block)
         + "\n\n"

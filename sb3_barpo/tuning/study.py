@@ -169,7 +169,7 @@ class Tuning:
         if not self.ppo:
             return params, {"setting": "paper"}
         # Not called the paper's: the agent's settings of PPO need not be in the space, only close to it.
-        return params | ppo_params(self.agent.kwargs, self.agent.n_envs, self._gaussian), {}
+        return params | ppo_params(self.agent.algo, self.agent.kwargs, self.agent.n_envs, self._gaussian), {}
 
     @cached_property
     def _gaussian(self) -> bool:
