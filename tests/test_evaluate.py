@@ -65,7 +65,8 @@ def command(agents: Path, output: Path, *arguments: str, names: tuple[str, ...] 
 def test_one_command_writes_what_it_says(agents: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command(agents, tmp_path, "--attacks", "all", "--epsilon", "0.15", "0.3", names=("one", "two"))
     printed = capsys.readouterr()
-    for line in ("attackers 8/8: ", "sarl on two, 64 steps in ", "attacks 26/26: paad on two at ε = 0.3"):
+    said = ["attackers 8/8: ", "sarl on two, 64 steps in ", "attacks 26/26: paad on two at ε = 0.3"]
+    for line in (*said, "recorded 2/2: an episode of two"):
         assert line in printed.err  # without a terminal
     report = RobustnessReport.from_csv(tmp_path / "report.csv")
     assert report.agents == ["one", "two"]

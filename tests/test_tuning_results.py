@@ -22,7 +22,7 @@ from sb3_barpo.losses import Defence, WorstCase
 from sb3_barpo.schedules import as_schedule
 from sb3_barpo.tuning import Blend, Confirmation, Floor, Pareto, task, tune_strength
 from sb3_barpo.tuning.confirm import PAPER, best_trials, by_candidate, confirm, ranked, strengths
-from sb3_barpo.tuning.results import plain, script, write_study, zoo_entry
+from sb3_barpo.tuning.results import plain, plot_history, plot_importance, script, write_study, zoo_entry
 from sb3_barpo.tuning.study import finished
 from sb3_barpo.tuning.workers import run_trials
 
@@ -209,6 +209,8 @@ def test_tables_and_pictures(criterion: Any, tmp_path: Path) -> None:
     assert sorted(pictures) == ["history.png", "importance.png", "returns.png", "schedules.png"]
     for name in pictures:
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+    for drawn in (plot_history(study, tuning), plot_importance(study, tuning)):
+        assert drawn.axes[0].get_title(loc="left").startswith(f"BARPO on {tuning.agent.env}: ")
     table = pd.read_csv(tmp_path / "trials.csv")
     assert len(table) == 12
     assert table["user_attrs_natural"].to_list() == [trial.user_attrs["natural"] for trial in study.trials]

@@ -183,7 +183,7 @@ def evaluate(
     sections = [] if sheet is None else sensor_blocks(agents, sheet, strengths, config, output, n_jobs, progress_bar)
     if channels:
         sections += channel_blocks(agents, config, output, n_jobs, progress_bar)
-    write_pages(report, agents, found, worst, output, config, mixed_units, html, video, sections)
+    write_pages(report, agents, found, worst, output, config, mixed_units, html, video, sections, progress_bar)
     return report
 
 

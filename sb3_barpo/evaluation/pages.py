@@ -15,6 +15,7 @@ from sb3_barpo.evaluation import saturation, tables
 from sb3_barpo.evaluation.judged import lines
 from sb3_barpo.evaluation.measures import moved_told
 from sb3_barpo.evaluation.plots import plot_trace
+from sb3_barpo.evaluation.progress import Progress
 from sb3_barpo.evaluation.report import RobustnessReport
 from sb3_barpo.evaluation.rows import NATURAL
 from sb3_barpo.evaluation.settings import EvalConfig
@@ -39,6 +40,7 @@ def write_pages(
     html: bool = False,
     video: bool = False,
     sections: "Sequence[Block]" = (),
+    progress_bar: bool = False,
 ) -> None:
     """
     Write all files of a report, but for the attackers.
@@ -53,14 +55,10 @@ def write_pages(
     :param html: Whether to write ``report.html`` too.
     :param video: Whether to write ``episode-<agent>.mp4`` for each agent: the natural and the attacked episode.
     :param sections: Further parts of the page, before what was judged.
+    :param progress_bar: Whether to show the progress over the agents, of each of which two episodes are recorded.
     :raises OSError: if a file cannot be written.
     """
-    for agent, attack in zip(agents, worst, strict=True):
-        n_steps = min(_longest(report, agent.name, attack.name), _WATCHED)
-        own = report.judged["agents"][agent.name]
-        own["moved"] = moved_told(agent.model, agent.venv, attack, n_steps, config.seed)
     report.to_csv(output / "report.csv")
-    report.to_json(output / "report.json")
     videos: list[str] = []
     pictures = {"returns.png": "Returns by attack"}
     report.plot(output / "returns.png")
@@ -71,26 +69,46 @@ def write_pages(
         saturation.picture(report.judged).savefig(output / "saturation.png")
         pictures["saturation.png"] = "Worst case against the budget of the search"
         curves.to_csv(output / "saturation.csv", index=False)
-    for agent, attack in zip(agents, worst, strict=True):
-        seed = _near_the_mean(report, agent.name, attack.name)
-        every = frames_between(_longest(report, agent.name, attack.name)) if video else 0
-        natural, attacked = (
-            trace_episode(agent.model, agent.venv, one, seed, config.deterministic, every) for one in (None, attack)
-        )
-        where = f" on {report.env}" if report.env else ""
-        title = f"{agent.name}{where} under {display(attack.name)} at ε = {report.epsilons[-1]:g}, seed {seed}"
-        name = f"episode-{file_name(agent.name)}.png"
-        plot_trace(natural, attacked, title).savefig(output / name)
-        pictures[name] = f"An episode of {agent.name}"
-        if video:
-            fps = agent.venv.get_attr("metadata")[0].get("render_fps", 30) / every
-            write_video(natural, attacked, (output / name).with_suffix(".mp4"), fps)
-            videos.append(f"[{agent.name}, natural and attacked]({quote(name.removesuffix('.png'))}.mp4)")
+    with Progress("recorded", len(agents), 0, "agent", progress_bar) as progress:
+        for agent, attack in zip(agents, worst, strict=True):
+            n_steps = min(_longest(report, agent.name, attack.name), _WATCHED)
+            own = report.judged["agents"][agent.name]
+            own["moved"] = moved_told(agent.model, agent.venv, attack, n_steps, config.seed)
+            picture = _draw_episode(report, agent, attack, output, config, video)
+            pictures[picture] = f"An episode of {agent.name}"
+            if video:
+                film = quote(picture.removesuffix("png") + "mp4")
+                videos.append(f"[{agent.name}, natural and attacked]({film})")
+            progress.finished(f"an episode of {agent.name}")
+    report.to_json(output / "report.json")
     blocks = [*_blocks(report, pictures, videos, agents, found, mixed_units), *sections]
     blocks += [Block("heading", "What was judged"), Block("list", lines(report.judged))]
     (output / "report.md").write_text(_markdown(blocks), encoding="utf-8")
     if html:
         (output / "report.html").write_text(_page(blocks, output), encoding="utf-8")
+
+
+def _draw_episode(
+    report: RobustnessReport, agent: LoadedAgent, attack: Attack, output: Path, config: EvalConfig, video: bool
+) -> str:
+    """
+    Draw, and film if asked for, the episode that is closest to the mean, natural and attacked.
+
+    :return: The picture's file name. The video's is the same with another suffix.
+    """
+    seed = _near_the_mean(report, agent.name, attack.name)
+    every = frames_between(_longest(report, agent.name, attack.name)) if video else 0
+    natural, attacked = (
+        trace_episode(agent.model, agent.venv, one, seed, config.deterministic, every) for one in (None, attack)
+    )
+    where = f" on {report.env}" if report.env else ""
+    title = f"{agent.name}{where} under {display(attack.name)} at ε = {report.epsilons[-1]:g}, seed {seed}"
+    picture = output / f"episode-{file_name(agent.name)}.png"
+    plot_trace(natural, attacked, title).savefig(picture)
+    if video:
+        fps = agent.venv.get_attr("metadata")[0].get("render_fps", 30) / every
+        write_video(natural, attacked, picture.with_suffix(".mp4"), fps)
+    return picture.name
 
 
 class Block(NamedTuple):

@@ -183,6 +183,10 @@ def _points(trials: list[optuna.trial.FrozenTrial]) -> np.ndarray:
     return np.array([(t.user_attrs["natural"], t.user_attrs["worst_case"]) for t in trials]).reshape(-1, 2)
 
 
+def _about(tuning: Tuning) -> str:
+    return f"{find(tuning.agent.algo).class_name} on {tuning.agent.env}"
+
+
 def plot_history(study: optuna.Study, tuning: Tuning) -> "Figure":
     """
     :param study: The study.
@@ -196,7 +200,7 @@ def plot_history(study: optuna.Study, tuning: Tuning) -> "Figure":
     values = [tuning.criterion.preference(*point) for point in _points(trials).tolist()]
     axes.plot(numbers, values, "o", color=COLOURS[0], alpha=0.6, ms=6, label="complete trials")
     axes.step(numbers, np.maximum.accumulate(values), where="post", color=COLOURS[1], lw=2.2, label="best so far")
-    axes.set_title(f"{study.study_name}: {tuning.criterion.kind} by trial", loc="left")
+    axes.set_title(f"{_about(tuning)}: {tuning.criterion.kind} by trial", loc="left")
     axes.set_xlabel("trial")
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_ylabel(tuning.criterion.kind)
@@ -224,7 +228,7 @@ def plot_importance(study: optuna.Study, tuning: Tuning) -> "Figure":
     figure, axes = canvas(7.6, 1.2 + 0.4 * len(importances))
     names = list(importances)[::-1]
     axes.barh(names, [importances[name] for name in names], color=COLOURS[0], height=0.6)
-    axes.set_title(f"{study.study_name}: importance of the parameters for {tuning.criterion.kind}", loc="left")
+    axes.set_title(f"{_about(tuning)}: importance of the parameters for {tuning.criterion.kind}", loc="left")
     axes.set_xlabel("share")
     axes.grid(axis="x", alpha=0.25)
     axes.set_axisbelow(True)
