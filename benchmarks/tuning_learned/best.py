@@ -13,8 +13,9 @@ model = BARPO(
     learning_rate=LinearSchedule(0.001, 0.0, 1.0),
     max_grad_norm=10.0,
     policy_kwargs=dict(log_std_init=-1.0),
-    epsilon="ramp_0.03_0.3711_0.2138_1.0",
-    kappa=0.866,
+    epsilon="ramp_0.03_0.3189_0.09111_1.0",
+    margin=1.111,
+    kappa=0.3818,
 )
 model.learn(200000)
 model.save("agent")
