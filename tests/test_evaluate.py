@@ -66,7 +66,7 @@ def test_one_command_writes_what_it_says(agents: Path, tmp_path: Path, capsys: p
     command(agents, tmp_path, "--attacks", "all", "--epsilon", "0.15", "0.3", names=("one", "two"))
     printed = capsys.readouterr()
     said = ["attackers 8/8: ", "sarl on two, 64 steps in ", "attacks 26/26: paad on two at ε = 0.3"]
-    for line in (*said, "recorded 2/2: an episode of two"):
+    for line in (*said, "watched 2/2: actions of two under attack", "recorded 2/2: an episode of two"):
         assert line in printed.err  # without a terminal
     report = RobustnessReport.from_csv(tmp_path / "report.csv")
     assert report.agents == ["one", "two"]

@@ -55,10 +55,17 @@ def write_pages(
     :param html: Whether to write ``report.html`` too.
     :param video: Whether to write ``episode-<agent>.mp4`` for each agent: the natural and the attacked episode.
     :param sections: Further parts of the page, before what was judged.
-    :param progress_bar: Whether to show the progress over the agents, of each of which two episodes are recorded.
+    :param progress_bar: Whether to show the progress over the agents.
     :raises OSError: if a file cannot be written.
     """
+    with Progress("watched", len(agents), 0, "agent", progress_bar) as progress:
+        for agent, attack in zip(agents, worst, strict=True):
+            n_steps = min(_longest(report, agent.name, attack.name), _WATCHED)
+            own = report.judged["agents"][agent.name]
+            own["moved"] = moved_told(agent.model, agent.venv, attack, n_steps, config.seed)
+            progress.finished(f"actions of {agent.name} under attack")
     report.to_csv(output / "report.csv")
+    report.to_json(output / "report.json")
     videos: list[str] = []
     pictures = {"returns.png": "Returns by attack"}
     report.plot(output / "returns.png")
@@ -71,16 +78,12 @@ def write_pages(
         curves.to_csv(output / "saturation.csv", index=False)
     with Progress("recorded", len(agents), 0, "agent", progress_bar) as progress:
         for agent, attack in zip(agents, worst, strict=True):
-            n_steps = min(_longest(report, agent.name, attack.name), _WATCHED)
-            own = report.judged["agents"][agent.name]
-            own["moved"] = moved_told(agent.model, agent.venv, attack, n_steps, config.seed)
             picture = _draw_episode(report, agent, attack, output, config, video)
             pictures[picture] = f"An episode of {agent.name}"
             if video:
                 film = quote(picture.removesuffix("png") + "mp4")
                 videos.append(f"[{agent.name}, natural and attacked]({film})")
             progress.finished(f"an episode of {agent.name}")
-    report.to_json(output / "report.json")
     blocks = [*_blocks(report, pictures, videos, agents, found, mixed_units), *sections]
     blocks += [Block("heading", "What was judged"), Block("list", lines(report.judged))]
     (output / "report.md").write_text(_markdown(blocks), encoding="utf-8")
