@@ -46,6 +46,14 @@ def stored(trial: optuna.Trial) -> optuna.trial.FrozenTrial:
     return trial.study.trials[0]
 
 
+def report_of(natural: float, **returns: float) -> RobustnessReport:
+    """One episode without an attack and one under each."""
+    rows = [("A", "natural", 0.0, 0, 0, natural, 5)]
+    rows += [("A", attack, 0.1, 0, 0, value, 5) for attack, value in returns.items()]
+    columns = ["agent", "attack", "epsilon", "episode", "seed", "return", "length"]
+    return RobustnessReport(pd.DataFrame(rows, columns=columns))
+
+
 @pytest.fixture
 def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Evaluations of these natural returns and worst cases, in order."""
@@ -53,9 +61,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def evaluate(self: RobustEvalCallback, learned: bool = True) -> RobustnessReport:
         natural, worst = next(results)
-        rows = [("A", "natural", 0.0, 0, 0, natural, 5), ("A", "mad", 0.1, 0, 0, worst, 5)]
-        columns = ["agent", "attack", "epsilon", "episode", "seed", "return", "length"]
-        self.report = RobustnessReport(pd.DataFrame(rows, columns=columns))
+        self.report = report_of(natural, mad=worst)
         return self.report
 
     monkeypatch.setattr(RobustEvalCallback, "evaluate", evaluate)
@@ -185,3 +191,39 @@ def test_the_result_is_that_of_the_trained_policy() -> None:
 def test_a_callback_for_another_number_of_objectives() -> None:
     with pytest.raises(ValueError, match=r"has 2 objectives, but the criterion blend gives 1: blend\. Create"):
         RobustTrialCallback(make_vec_env(ENV), trial_of(Pareto()))
+
+
+# Several seeds
+
+
+@pytest.mark.usefixtures("scripted")
+def test_a_later_seed_counts_with_the_earlier_ones() -> None:
+    trial = trial_of()
+    earlier = [report_of(40.0, random=30.0, mad=20.0), report_of(70.0, random=8.0, mad=28.0)]
+    callback = trained(trial, earlier=earlier)
+    # Means of (40, 20) and (70, 8); then of these with (10, 4) and with (20, 30), of which the blend is halfway.
+    by_hand = {192: (55 + 14) / 2, 224: (40 + 32 / 3) / 2, 256: (130 / 3 + 58 / 3) / 2}
+    assert stored(trial).intermediate_values == pytest.approx(by_hand)
+    assert callback.result() == pytest.approx(((140 / 3 + 34 / 3) / 2,))
+    attributes = stored(trial).user_attrs
+    assert attributes["worst_cases"] == [20.0, 8.0, 6.0]
+    assert attributes["returns"] == {"mad": 18.0}  # the attack that all of them have met
+    assert (attributes["worst_attack"], attributes["timesteps"]) == ("mad", 3 * 96)
+    assert (attributes["natural"], attributes["worst_case"]) == pytest.approx((140 / 3, 34 / 3))
+    assert len(earlier) == 2
+
+
+@pytest.mark.usefixtures("scripted")
+def test_a_bad_first_seed_saves_the_second() -> None:
+    trial = trial_of(pruner=Always())
+    callback = trained(trial, earlier=[report_of(40.0, mad=20.0)])
+    assert stored(trial).intermediate_values == {96: 30.0}
+    assert callback.num_timesteps == 1
+    with pytest.raises(optuna.TrialPruned, match="Pruned after 97 steps"):
+        callback.result()
+
+
+@pytest.mark.usefixtures("scripted")
+def test_seeds_of_a_trial_with_two_objectives() -> None:
+    trial = trial_of(Pareto(), Always())
+    assert trained(trial, criterion=Pareto(), earlier=[report_of(50.0, mad=20.0)]).result() == (40.0, 13.0)

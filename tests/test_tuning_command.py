@@ -120,10 +120,10 @@ def test_all_of_the_space_can_be_said(tmp_path: Path, monkeypatch: pytest.Monkey
     assert said[0].space == StrengthSpace(
         (0.1, 0.3), {"kappa": Numbers(1.0, 2.0, ("linear",))}, ("ramp", "step"), 0.75, ("pgd", "sgld"), (2, 5)
     )
-    more = ["--adapt-steps", "5000", "--space", "ppo+strength", "--pruner", "hyperband"]
+    more = ["--adapt-steps", "5000", "--space", "ppo+strength", "--pruner", "hyperband", "--trial-seeds", "3"]
     with pytest.raises(SystemExit):
         command(tmp_path, *more, "--attacks", "mad", "paad")
-    assert (said[3].adapt_steps, said[3].ppo, said[3].pruner) == (5000, True, "hyperband")
+    assert (said[3].adapt_steps, said[3].ppo, said[3].pruner, said[3].n_seeds) == (5000, True, "hyperband", 3)
     assert said[0].criterion == Floor(-500.0)
     assert said[1].space == StrengthSpace.around(0.1) == StrengthSpace((0.1, 0.1), margin=(0.5, 4.0))
     assert said[2].space == StrengthSpace((0.1, 0.1), margin=(1.0, 3.0))

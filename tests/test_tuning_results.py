@@ -230,7 +230,7 @@ def test_without_confirmation_the_best_of_the_study_is_named(tmp_path: Path) -> 
     best = result.study.best_trial
     assert result.best == (PAPER if best.number == 0 else f"trial-{best.number}")
     assert result.confirmed is None
-    assert "It was not confirmed, and one seed says little" in (tmp_path / "report.md").read_text()
+    assert "It was judged by one seed and not confirmed, which says little" in (tmp_path / "report.md").read_text()
     assert tune_strength(cheap(), tmp_path / "one", 1, confirmation=NONE).best == PAPER
     front = tune_strength(cheap(criterion=Pareto()), tmp_path / "front", 8, confirmation=NONE, seed=0)
     preferred = max(front.study.trials, key=lambda t: Blend().preference(*t.values))

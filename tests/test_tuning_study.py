@@ -43,6 +43,32 @@ def test_a_trial_trains_and_attacks_what_it_says() -> None:
     assert attributes["timesteps"] == 64
 
 
+def test_a_trial_of_several_seeds_is_their_mean() -> None:
+    """What two trials of one seed each come to, if they try the same."""
+    tried = {"margin": 1.5, "epsilon.ramp.end": 0.5, "epsilon.ramp.delay": 0.1, "kappa.constant.value": 2.0}
+    scores: dict[int, list[float]] = {}
+    for n_seeds, n_trials in ((1, 4), (2, 2)):
+        tuning = Tuning(AGENT, SPACE, EVALUATION, n_seeds=n_seeds)
+        study = optuna.create_study(direction="maximize")
+        for _ in range(n_trials):
+            study.enqueue_trial(tried)
+        study.optimize(tuning.objective, n_trials)
+        scores[n_seeds] = [trial.user_attrs["worst_case"] for trial in study.trials]
+    single, double = scores[1], scores[2]
+    assert len(set(single)) == 4
+    assert double == pytest.approx([(single[0] + single[1]) / 2, (single[2] + single[3]) / 2])
+    assert study.trials[1].user_attrs["worst_cases"] == single[2:]
+    assert study.trials[1].user_attrs["timesteps"] == 2 * AGENT.steps
+    assert list(study.trials[0].intermediate_values) == [48, 56, 64, 64 + 48, 64 + 56]
+
+
+def test_studies_of_before_have_one_seed_a_trial() -> None:
+    spec = cheap().to_spec()
+    del spec["n_seeds"]
+    assert Cheap.from_spec(spec).judges == "one seed"
+    assert cheap(n_seeds=3).judges == "3 seeds"
+
+
 def test_a_ramp_over_all_of_training_leaves_nothing_to_report() -> None:
     tuning = Tuning(AGENT, StrengthSpace((0.05, 0.2), latest=1.0), EVALUATION)
     trial = optuna.create_study(direction="maximize").ask()
@@ -53,7 +79,9 @@ def test_a_ramp_over_all_of_training_leaves_nothing_to_report() -> None:
 @pytest.mark.parametrize("algo", ["arpo", "barpo"])
 def test_settings_come_back(algo: str) -> None:
     agent = type(AGENT)(algo, algo, ENV, 3, 64, 2, {"learning_rate": "lin_0.001"}, normalize=False)
-    tuning = Tuning(agent, StrengthSpace((0.1, 0.2), epsilon_kinds=("ramp", "step")), EVALUATION, Floor(3.0), 5)
+    tuning = Tuning(
+        agent, StrengthSpace((0.1, 0.2), epsilon_kinds=("ramp", "step")), EVALUATION, Floor(3.0), 5, n_seeds=2
+    )
     assert Tuning.from_spec(tuning.to_spec()) == tuning
 
 
@@ -70,6 +98,7 @@ def test_settings_come_back(algo: str) -> None:
         ({"evaluation": Evaluation([0.1, 0.2])}, r"at one strength of the attacks, but epsilon is \[0\.1, 0\.2\]"),
         ({"evaluation": Evaluation([0.1], ["sarl", "mad"])}, "sarl would have to be learned for each trial"),
         ({"n_reports": 0}, "n_reports must be at least 1, but it is 0"),
+        ({"n_seeds": 0}, "at least one seed of training, but n_seeds is 0"),
     ],
 )
 def test_settings_that_do_not_fit(changes: dict[str, Any], match: str) -> None:

@@ -48,6 +48,9 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     what.add_argument("--n-envs", type=int, help="environments of a trial; default: the entry's")
     what.add_argument("--seed", type=int, default=0, help="trial n is trained with this seed + n")
     what.add_argument(
+        "--trial-seeds", type=int, default=1, help="seeds of training of each trial, which is judged by their means"
+    )
+    what.add_argument(
         "-params",
         "--hyperparams",
         nargs="+",
@@ -122,6 +125,7 @@ def _tune(**args: Any) -> None:
         tuning.as_criterion(criterion),
         adapt_steps=args["adapt_steps"],
         ppo=args["space"] == "ppo+strength" or space is None,
+        n_seeds=args["trial_seeds"],
         pruner=args["pruner"],
     )
     confirmation = tuning.Confirmation(

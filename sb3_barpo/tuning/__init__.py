@@ -15,7 +15,7 @@ from sb3_barpo.tuning.confirm import Confirmation
 from sb3_barpo.tuning.criteria import Blend, Criterion, Floor, Pareto, as_criterion
 from sb3_barpo.tuning.spaces import Choices, Numbers, own_settings
 from sb3_barpo.tuning.strength import StrengthSpace, strength_params, suggest_strength
-from sb3_barpo.tuning.study import Tuning
+from sb3_barpo.tuning.trials import Tuning
 from sb3_barpo.tuning.tune import TuningResult, task, tune_strength
 from sb3_barpo.tuning.workers import TuningError
 

@@ -1,5 +1,7 @@
 """A callback for trials: evaluates under attack during training, reports to the study, prunes."""
 
+from collections.abc import Sequence
+from statistics import fmean
 from typing import Any
 
 import gymnasium as gym
@@ -28,6 +30,10 @@ class RobustTrialCallback(RobustEvalCallback):
     :param criterion: What the study maximises, :class:`Blend` by default. The study needs as many directions as it has
         values.
     :param warmup: Nothing is evaluated before this number of environment steps.
+    :param earlier: Reports on the agents of the trial's earlier seeds, for a trial of several: each has a model and a
+        callback of its own. What is reported, stored and returned are then means over all seeds so far. The trial is
+        reported at the start of a later seed too, and may be pruned before that is trained. The attribute
+        ``worst_cases`` lists the worst case of each seed.
     :param kwargs: Further arguments of ``RobustEvalCallback``, such as ``attacks``, ``epsilon``, ``eval_freq``.
     :raises ValueError: if the study has another number of objectives, or minimises one.
 
@@ -38,6 +44,19 @@ class RobustTrialCallback(RobustEvalCallback):
             callback = RobustTrialCallback(eval_env, trial, epsilon=0.075, eval_freq=10_000, warmup=400_000)
             model.learn(500_000, callback=callback)
             return callback.result()
+
+    and with several seeds::
+
+        def objective(trial):
+            strength = suggest_strength(trial, space)
+            reports = []
+            for seed in range(3):
+                model = BARPO("MlpPolicy", env, seed=seed, **strength)
+                callback = RobustTrialCallback(eval_env, trial, earlier=reports, epsilon=0.075, eval_freq=10_000)
+                model.learn(500_000, callback=callback)
+                values = callback.result()
+                reports.append(callback.report)
+            return values
     """
 
     def __init__(
@@ -47,12 +66,14 @@ class RobustTrialCallback(RobustEvalCallback):
         *,
         criterion: Criterion | None = None,
         warmup: int = 0,
+        earlier: Sequence[RobustnessReport] = (),
         **kwargs: Any,
     ) -> None:
         super().__init__(eval_env, **{"verbose": 0, **kwargs})
         self.trial = trial
         self.criterion = Blend() if criterion is None else criterion
         self.warmup = warmup
+        self.earlier = list(earlier)
         self.is_pruned = False
         if len(trial.study.directions) != len(self.criterion.values):
             raise ValueError(
@@ -68,19 +89,34 @@ class RobustTrialCallback(RobustEvalCallback):
                 "directions=['maximize', 'maximize'] for Pareto: Optuna's default is to minimise."
             )
 
+    def _on_training_start(self) -> None:
+        super()._on_training_start()
+        self._steps_before = len(self.earlier) * int(self.locals["total_timesteps"])
+        if self.earlier:
+            self._report()
+
     def _on_step(self) -> bool:
         # At the end, pruning would save nothing, and ``result`` evaluates after the last update.
-        if not self.warmup <= self.num_timesteps < self.locals["total_timesteps"]:
-            return True
+        if self.is_pruned or not self.warmup <= self.num_timesteps < self.locals["total_timesteps"]:
+            return not self.is_pruned
         before = self.report
         go_on = super()._on_step()
         if self.report is before:
             return go_on
         self._store_attributes()
-        if len(self.criterion.values) == 1:  # Optuna prunes no others
-            self.trial.report(self.criterion.preference(*self._returns()), self.num_timesteps)
-            self.is_pruned = self.trial.should_prune()
+        self._report()
         return go_on and not self.is_pruned
+
+    def _report(self) -> None:
+        """Report to the study, and ask it whether to stop."""
+        if len(self.criterion.values) == 1:  # Optuna prunes no others
+            self.trial.report(self.criterion.preference(*self._returns()), self._steps)
+            self.is_pruned = self.trial.should_prune()
+
+    @property
+    def _steps(self) -> int:
+        """Environment steps of the trial so far."""
+        return self._steps_before + self.num_timesteps
 
     def evaluate(self, learned: bool = False) -> RobustnessReport:
         """
@@ -98,26 +134,36 @@ class RobustTrialCallback(RobustEvalCallback):
         :raises optuna.TrialPruned: if the trial was pruned.
         """
         if self.is_pruned:
-            raise optuna.TrialPruned(f"Pruned after {self.num_timesteps} steps.")
+            raise optuna.TrialPruned(f"Pruned after {self._steps} steps.")
         self.evaluate(learned=True)
         self._store_attributes()
         self.criterion.constrain(self.trial, self._returns()[0])
         return self.criterion.score(*self._returns())
 
+    @property
+    def _reports(self) -> list[RobustnessReport]:
+        return self.earlier + ([] if self.report is None else [self.report])
+
     def _returns(self) -> tuple[float, float]:
-        assert self.report is not None  # for mypy: both callers have evaluated
-        return self.report.natural, self.report.worst_case
+        """Natural return and worst case, means over the seeds so far."""
+        reports = self._reports
+        return fmean(one.natural for one in reports), fmean(one.worst_case for one in reports)
 
     def _store_attributes(self) -> None:
-        assert self.report is not None  # likewise
-        summary = self.report.summary().iloc[0]
+        reports = self._reports
+        summaries = [one.summary().iloc[0] for one in reports]
+        common = [attack for attack in reports[-1].attacks if all(attack in one.attacks for one in reports)]
+        returns = {attack: fmean(float(summary[attack]) for summary in summaries) for attack in common}
+        natural, worst_case = self._returns()
         attributes: dict[str, Any] = {
-            "natural": self.report.natural,
-            "worst_case": self.report.worst_case,
-            "worst_attack": str(summary["worst_attack"]),
-            "returns": {attack: float(summary[attack]) for attack in self.report.attacks},
-            "timesteps": self.num_timesteps,
+            "natural": natural,
+            "worst_case": worst_case,
+            "worst_attack": min(returns, key=lambda attack: returns[attack]),
+            "returns": returns,
+            "timesteps": self._steps,
         }
+        if self.earlier:
+            attributes["worst_cases"] = [one.worst_case for one in reports]
         if self.adapted is not None:
             attributes["learned_for"] = self.adapted.learned_for
         for name, value in attributes.items():

@@ -15,7 +15,7 @@ from sb3_barpo.evaluation.budgets import check_budget
 from sb3_barpo.evaluation.robustness import learned_names
 from sb3_barpo.experiment import Evaluation, run
 from sb3_barpo.seeds import CONFIRMATION, RETRAINING
-from sb3_barpo.tuning.study import Tuning
+from sb3_barpo.tuning.trials import Tuning
 
 #: Name of the paper's setting among the candidates.
 PAPER = "paper"

@@ -22,7 +22,8 @@ from sb3_barpo.expressions import write_kwargs
 from sb3_barpo.figures import COLOURS, canvas, number
 from sb3_barpo.schedules import as_schedule
 from sb3_barpo.tuning.strength import merged
-from sb3_barpo.tuning.study import Tuning, finished, state_name
+from sb3_barpo.tuning.study import finished, state_name
+from sb3_barpo.tuning.trials import Tuning
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -171,7 +172,7 @@ def plot_returns(study: optuna.Study, tuning: Tuning) -> "Figure":
     paper = _points([trial for trial in trials if trial.user_attrs.get("setting") == "paper"])
     if len(paper):
         axes.plot(*paper.T, "*", color=COLOURS[1], ms=15, label="the paper's setting")
-    axes.set_title(f"Trials on {tuning.agent.env}, attacks at ε = {tuning.epsilon:g}, one seed each", loc="left")
+    axes.set_title(f"Trials on {tuning.agent.env}, attacks at ε = {tuning.epsilon:g}, {tuning.judges} each", loc="left")
     axes.set_xlabel("natural return")
     axes.set_ylabel("return under the worst attack")
     axes.grid(alpha=0.25)

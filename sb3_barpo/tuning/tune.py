@@ -19,7 +19,8 @@ from sb3_barpo.sensors import EPSILON_OF_SHEET, as_sensors
 from sb3_barpo.tuning.confirm import ENTRY, PAPER, Confirmation, by_candidate, candidate, confirm, ranked, strengths
 from sb3_barpo.tuning.results import confirmed_markdown, plain, script, write_study, zoo_entry
 from sb3_barpo.tuning.spaces import own_settings
-from sb3_barpo.tuning.study import Tuning, load_study, state_name, stored_tuning
+from sb3_barpo.tuning.study import load_study, state_name, stored_tuning
+from sb3_barpo.tuning.trials import Tuning
 from sb3_barpo.tuning.workers import run_trials
 from sb3_barpo.zoo.settings import check_settings
 
@@ -31,7 +32,7 @@ class TuningResult:
 
     :param study: The study.
     :param best: The name of the best candidate, ``paper`` (``entry`` for PPO) or ``trial-<number>``; without
-        confirmation it has been judged by one seed.
+        confirmation it has been judged by the seeds of its trial, one by default.
     :param strength: Its arguments for the algorithm.
     :param confirmed: One row a candidate, see :func:`sb3_barpo.tuning.confirm.by_candidate`; ``None`` without
         confirmation.
@@ -168,7 +169,9 @@ def _markdown(result: TuningResult, tuning: Tuning, confirmation: Confirmation, 
     trials = ", ".join(f"{count} {state}" for state, count in states.items())
     criterion = ", ".join(f"{key} {value}" for key, value in tuning.criterion.to_spec().items())
     if result.confirmed is None:
-        verdict = f"The best trial is {result.best}. It was not confirmed, and one seed says little."
+        verdict = (
+            f"The best trial is {result.best}. It was judged by {tuning.judges} and not confirmed, which says little."
+        )
     else:
         verdict = (
             f"{_verdict(result)}\n\n{confirmed_markdown(result.confirmed)}\n\nMeans over fresh seeds of "
@@ -180,7 +183,7 @@ def _markdown(result: TuningResult, tuning: Tuning, confirmation: Confirmation, 
     images = "\n\n".join(f"![{name}]({name})" for name in pictures)
     return f"""# {find(tuning.agent.algo).class_name}, tuned on {tuning.agent.env}
 
-{tuning.agent.steps} steps a trial; {trials}; criterion: {criterion}.
+{tuning.agent.steps} steps for each agent, {tuning.judges} a trial; {trials}; criterion: {criterion}.
 
 {verdict}
 

@@ -33,7 +33,8 @@ from optuna.trial import FrozenTrial, TrialState
 from tqdm import tqdm
 
 from sb3_barpo.tuning.storage import retry
-from sb3_barpo.tuning.study import ERROR, Tuning, finished, open_study
+from sb3_barpo.tuning.study import ERROR, finished, open_study
+from sb3_barpo.tuning.trials import Tuning
 
 _WORKER = "worker"
 #: A running trial without a recorded worker counts as killed after this time.
