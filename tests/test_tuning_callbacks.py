@@ -200,7 +200,7 @@ def test_a_callback_for_another_number_of_objectives() -> None:
 def test_a_later_seed_counts_with_the_earlier_ones() -> None:
     trial = trial_of()
     earlier = [report_of(40.0, random=30.0, mad=20.0), report_of(70.0, random=8.0, mad=28.0)]
-    callback = trained(trial, earlier=earlier)
+    callback = trained(trial, n_seeds=3, earlier=earlier)
     # Means of (40, 20) and (70, 8); then of these with (10, 4) and with (20, 30), of which the blend is halfway.
     by_hand = {192: (55 + 14) / 2, 224: (40 + 32 / 3) / 2, 256: (130 / 3 + 58 / 3) / 2}
     assert stored(trial).intermediate_values == pytest.approx(by_hand)
@@ -216,7 +216,7 @@ def test_a_later_seed_counts_with_the_earlier_ones() -> None:
 @pytest.mark.usefixtures("scripted")
 def test_a_bad_first_seed_saves_the_second() -> None:
     trial = trial_of(pruner=Always())
-    callback = trained(trial, earlier=[report_of(40.0, mad=20.0)])
+    callback = trained(trial, n_seeds=2, earlier=[report_of(40.0, mad=20.0)])
     assert stored(trial).intermediate_values == {96: 30.0}
     assert callback.num_timesteps == 1
     with pytest.raises(optuna.TrialPruned, match="Pruned after 97 steps"):
@@ -226,4 +226,16 @@ def test_a_bad_first_seed_saves_the_second() -> None:
 @pytest.mark.usefixtures("scripted")
 def test_seeds_of_a_trial_with_two_objectives() -> None:
     trial = trial_of(Pareto(), Always())
-    assert trained(trial, criterion=Pareto(), earlier=[report_of(50.0, mad=20.0)]).result() == (40.0, 13.0)
+    assert trained(trial, criterion=Pareto(), n_seeds=2, earlier=[report_of(50.0, mad=20.0)]).result() == (40.0, 13.0)
+
+
+@pytest.mark.usefixtures("scripted")
+def test_the_first_of_two_seeds_sets_no_constraint() -> None:
+    trial = trial_of()  # Optuna would keep it, and ignore the mean's
+    assert trained(trial, criterion=Floor(45.0), n_seeds=2).result() == (6.0,)
+    assert stored(trial).constraints == {}
+
+
+def test_more_reports_than_seeds() -> None:
+    with pytest.raises(ValueError, match="trial of 1 seeds has fewer reports of earlier ones, but earlier holds 1"):
+        RobustTrialCallback(make_vec_env(ENV), trial_of(), earlier=[report_of(40.0, mad=20.0)])

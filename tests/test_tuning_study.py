@@ -48,7 +48,7 @@ def test_a_trial_of_several_seeds_is_their_mean() -> None:
     tried = {"margin": 1.5, "epsilon.ramp.end": 0.5, "epsilon.ramp.delay": 0.1, "kappa.constant.value": 2.0}
     scores: dict[int, list[float]] = {}
     for n_seeds, n_trials in ((1, 4), (2, 2)):
-        tuning = Tuning(AGENT, SPACE, EVALUATION, n_seeds=n_seeds)
+        tuning = Tuning(AGENT, SPACE, EVALUATION, Floor(1_000.0), n_seeds=n_seeds)
         study = optuna.create_study(direction="maximize")
         for _ in range(n_trials):
             study.enqueue_trial(tried)
@@ -59,6 +59,7 @@ def test_a_trial_of_several_seeds_is_their_mean() -> None:
     assert double == pytest.approx([(single[0] + single[1]) / 2, (single[2] + single[3]) / 2])
     assert study.trials[1].user_attrs["worst_cases"] == single[2:]
     assert study.trials[1].user_attrs["timesteps"] == 2 * AGENT.steps
+    assert study.trials[1].constraints == {"natural_floor": 1_000.0 - study.trials[1].user_attrs["natural"]}
     assert list(study.trials[0].intermediate_values) == [48, 56, 64, 64 + 48, 64 + 56]
 
 

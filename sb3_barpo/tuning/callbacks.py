@@ -30,12 +30,13 @@ class RobustTrialCallback(RobustEvalCallback):
     :param criterion: What the study maximises, :class:`Blend` by default. The study needs as many directions as it has
         values.
     :param warmup: Nothing is evaluated before this number of environment steps.
-    :param earlier: Reports on the agents of the trial's earlier seeds, for a trial of several: each has a model and a
-        callback of its own. What is reported, stored and returned are then means over all seeds so far. The trial is
-        reported at the start of a later seed too, and may be pruned before that is trained. The attribute
-        ``worst_cases`` lists the worst case of each seed.
+    :param n_seeds: Seeds of training of the trial. Each has a model and a callback of its own.
+    :param earlier: Reports on the agents of the seeds before this one. What is reported, stored and returned are means
+        over all seeds so far. The trial is reported at the start of a later seed too, and may be pruned before that is
+        trained. The attribute ``worst_cases`` lists the worst case of each seed.
     :param kwargs: Further arguments of ``RobustEvalCallback``, such as ``attacks``, ``epsilon``, ``eval_freq``.
-    :raises ValueError: if the study has another number of objectives, or minimises one.
+    :raises ValueError: if the study has another number of objectives, or minimises one, or for more reports than there
+        can be.
 
     Example::
 
@@ -52,7 +53,9 @@ class RobustTrialCallback(RobustEvalCallback):
             reports = []
             for seed in range(3):
                 model = BARPO("MlpPolicy", env, seed=seed, **strength)
-                callback = RobustTrialCallback(eval_env, trial, earlier=reports, epsilon=0.075, eval_freq=10_000)
+                callback = RobustTrialCallback(
+                    eval_env, trial, n_seeds=3, earlier=reports, epsilon=0.075, eval_freq=10_000
+                )
                 model.learn(500_000, callback=callback)
                 values = callback.result()
                 reports.append(callback.report)
@@ -66,6 +69,7 @@ class RobustTrialCallback(RobustEvalCallback):
         *,
         criterion: Criterion | None = None,
         warmup: int = 0,
+        n_seeds: int = 1,
         earlier: Sequence[RobustnessReport] = (),
         **kwargs: Any,
     ) -> None:
@@ -73,8 +77,14 @@ class RobustTrialCallback(RobustEvalCallback):
         self.trial = trial
         self.criterion = Blend() if criterion is None else criterion
         self.warmup = warmup
+        self.n_seeds = n_seeds
         self.earlier = list(earlier)
         self.is_pruned = False
+        if len(self.earlier) >= n_seeds:
+            raise ValueError(
+                f"A trial of {n_seeds} seeds has fewer reports of earlier ones, but earlier holds {len(self.earlier)}. "
+                "Say by n_seeds how many there will be."
+            )
         if len(trial.study.directions) != len(self.criterion.values):
             raise ValueError(
                 f"The study has {len(trial.study.directions)} objectives, but the criterion {self.criterion.kind} "
@@ -137,8 +147,10 @@ class RobustTrialCallback(RobustEvalCallback):
             raise optuna.TrialPruned(f"Pruned after {self._steps} steps.")
         self.evaluate(learned=True)
         self._store_attributes()
-        self.criterion.constrain(self.trial, self._returns()[0])
-        return self.criterion.score(*self._returns())
+        natural, worst_case = self._returns()
+        if len(self.earlier) + 1 == self.n_seeds:  # Optuna takes a constraint once
+            self.criterion.constrain(self.trial, natural)
+        return self.criterion.score(natural, worst_case)
 
     @property
     def _reports(self) -> list[RobustnessReport]:

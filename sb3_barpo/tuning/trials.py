@@ -209,6 +209,7 @@ class Tuning:
             trial,
             criterion=self.criterion,
             warmup=warmup,
+            n_seeds=self.n_seeds,
             earlier=earlier,
             # 0, never, if too short for any
             eval_freq=(self.agent.steps - warmup) // (n_reports * self.agent.n_envs),
