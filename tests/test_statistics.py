@@ -1,5 +1,7 @@
 """Statistics over seeds of training, on numbers worked out by hand and on distributions with known intervals."""
 
+import math
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,6 +13,7 @@ from sb3_barpo.evaluation.statistics import (
     bootstrap_interval,
     by_algorithm,
     interquartile_mean,
+    mann_whitney,
     probability_of_improvement,
 )
 
@@ -59,6 +62,27 @@ def test_probability_of_improvement_counts_pairs(scores: list[float], others: li
     assert probability_of_improvement(others, scores) == pytest.approx(1 - probability)
 
 
+@pytest.mark.parametrize(
+    ("scores", "others", "p"),
+    [
+        ([4, 5, 6], [1, 2, 3], 2 / 20),  # one of the 20 ways to choose three of six, and its mirror image
+        ([5, 6, 7, 8], [1, 2, 3, 4], 2 / 70),
+        ([1, 2, 4], [3, 5, 6], 4 / 20),
+        ([1], [2], 1.0),
+        ([3, 3], [3, 3, 3], 1.0),
+    ],
+)
+def test_the_test_of_mann_and_whitney_by_hand(scores: list[float], others: list[float], p: float) -> None:
+    assert mann_whitney(scores, others) == pytest.approx(p)
+    assert mann_whitney(others, scores) == pytest.approx(p)
+
+
+def test_ties_are_approximated() -> None:
+    """U is 0.5 of 9; its variance with one pair of equals is 9/12 · (7 - 6/30)."""
+    z = (4.5 - 0.5 - 0.5) / (9 / 12 * (7 - 6 / 30)) ** 0.5
+    assert mann_whitney([4, 5, 6], [1, 2, 4]) == pytest.approx(math.erfc(z / 2**0.5))
+
+
 def test_seeds_of_an_algorithm_are_summarised_together() -> None:
     natural = {"ppo-seed0": 100, "ppo-seed1": 200, "ppo-seed2": 600, "barpo-seed0": 150}
     report = report_of(**{name: {("natural", 0.0): [one], ("mad", 0.1): [one / 2]} for name, one in natural.items()})
@@ -80,6 +104,7 @@ def test_seeds_of_an_algorithm_are_summarised_together() -> None:
         (lambda: bootstrap_interval([1.0]), "at least two scores"),
         (lambda: bootstrap_interval([1.0, 2.0], confidence_level=95), "between 0 and 1, but it is 95"),
         (lambda: probability_of_improvement([1.0], []), "at least one"),
+        (lambda: mann_whitney([], [1.0]), "at least one"),
     ],
 )
 def test_what_has_no_statistics(call: object, match: str) -> None:

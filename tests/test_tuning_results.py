@@ -1,6 +1,7 @@
 """What comes out of a study: confirmed winners, an entry for the Zoo, a script, tables and pictures."""
 
 import json
+import math
 import subprocess
 import sys
 from dataclasses import replace
@@ -56,10 +57,41 @@ def test_means_over_seeds_by_hand() -> None:
         "trial-7-seed2": (8.0, 7.0),
     }
     rows = by_candidate(report(seeds), cheap())
-    assert rows.to_dict("index") == {
+    tested = rows[["improvement", "p"]]
+    assert rows.drop(columns=list(tested)).to_dict("index") == {
         "paper": {"natural": 15.0, "mad": 4.0, "worst_case": 4.0, "lowest": 2.0, "preference": 9.5},
         "trial-7": {"natural": 8.0, "mad": 7.5, "worst_case": 7.5, "lowest": 7.0, "preference": 7.75},
     }
+    assert tested.loc["paper"].isna().all()
+    # 8 and 7.5 against 8 and 11: half a pair of four, and with the two equals U has a variance of 1.5.
+    assert tested.loc["trial-7"].to_list() == [1 / 8, pytest.approx(math.erfc(1.5**-0.5 / 2**0.5))]
+
+
+def test_chance_is_told_from_more_than_chance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four seeds of each, all of one side above all of the other: 2 of 70 orders, and two candidates are compared."""
+    seeds = {f"paper-seed{n}": (10.0, float(n)) for n in range(4)}
+    for name, worst in (("trial-1", 5.0), ("trial-2", 1.5)):
+        seeds |= {f"{name}-seed{n}": (10.0, worst + n) for n in range(4)}
+    rows = by_candidate(report(seeds), cheap(criterion=Floor(0.0)))
+    assert list(rows.index) == ["trial-1", "trial-2", "paper"]
+    assert rows.loc["trial-1", ["improvement", "p"]].to_list() == [1.0, pytest.approx(2 * 2 / 70)]
+    assert rows.loc["trial-2", "improvement"] == 13 / 16
+
+    def said(n_candidates: int) -> str:
+        def confirmed(study: Any, tuning: Any, *args: Any) -> RobustnessReport:
+            names = [f"trial-{trial.number}" for trial in best_trials(study, tuning, n_candidates)]
+            given = {
+                one.replace("trial-1", names[0]): returns for one, returns in seeds.items() if "trial-2" not in one
+            }
+            more = {f"{name}-seed{n}": (10.0, float(n)) for name in names[1:] for n in range(4)}
+            return report(given | more)
+
+        monkeypatch.setattr("sb3_barpo.tuning.tune.confirm", confirmed)
+        tune_strength(cheap(), tmp_path, 4, confirmation=Confirmation(n_candidates, 4))
+        return (tmp_path / "report.md").read_text()
+
+    assert "is the better with probability 1.00 (p = 0.029). That is more than chance." in said(1)
+    assert "is the better with probability 1.00 (p = 0.057). Chance alone may do that: confirm on more" in said(2)
 
 
 def test_the_paper_s_setting_is_named_where_it_is_better(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

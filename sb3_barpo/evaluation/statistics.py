@@ -84,6 +84,23 @@ def probability_of_improvement(scores: Scores, others: Scores) -> float:
     return float(stats.mannwhitneyu(first, second).statistic) / (len(first) * len(second))
 
 
+def mann_whitney(scores: Scores, others: Scores) -> float:
+    """
+    The two-sided p-value of Mann and Whitney's test: how often two samples from one distribution differ as much as
+    these. Three scores a side cannot come below 0.1, four not below 0.029.
+
+    :param scores: One number a seed, shape ``(n,)``.
+    :param others: One number a seed, shape ``(m,)``.
+    :return: Between 0 and 1; exact where no two scores are the same, otherwise by the normal approximation.
+    :raises ValueError: if one side has no scores, or one of them is not finite.
+    """
+    first, second = _finite(scores), _finite(others)
+    ties = len(np.unique([*first, *second])) < len(first) + len(second)
+    if ties and np.ptp([*first, *second]) == 0:  # which the approximation does not cover
+        return 1.0
+    return float(stats.mannwhitneyu(first, second, method="asymptotic" if ties else "exact").pvalue)
+
+
 def by_algorithm(rows: Rows, epsilon: float | None = None) -> pd.DataFrame:
     """
     :param rows: The episodes.

@@ -13,6 +13,7 @@ from sb3_barpo.attacks import ATTACKS, attack_names
 from sb3_barpo.evaluation import RobustnessReport
 from sb3_barpo.evaluation.budgets import check_budget
 from sb3_barpo.evaluation.robustness import learned_names
+from sb3_barpo.evaluation.statistics import mann_whitney, probability_of_improvement
 from sb3_barpo.experiment import Evaluation, run
 from sb3_barpo.seeds import CONFIRMATION, RETRAINING
 from sb3_barpo.tuning.trials import Tuning
@@ -114,7 +115,7 @@ def strengths(study: optuna.Study, tuning: Tuning, top: int) -> dict[str, dict[s
     :return: The candidates by name, the paper's setting first, of PPO that of its entry: arguments of the algorithm.
     """
     best = {candidate(trial): tuning.suggest(trial) for trial in best_trials(study, tuning, top)}
-    return {PAPER if tuning.space else ENTRY: tuning.paper, **best}
+    return {usual_setting(tuning): tuning.paper, **best}
 
 
 def confirm(
@@ -151,15 +152,29 @@ def by_candidate(report: RobustnessReport, tuning: Tuning) -> pd.DataFrame:
     :param report: What :func:`confirm` returned.
     :param tuning: What the study's trials did.
     :return: One row a candidate, the best first: means over the seeds of ``natural``, of the return under each attack
-        and of ``worst_case``, the lowest worst case of a seed, ``preference``.
+        and of ``worst_case``, the lowest worst case of a seed, ``preference``. Beside the
+        usual setting, the paper's or PPO's entry: ``improvement``, the probability that a seed of the candidate is
+        preferred to one of that, and ``p``, of Mann and Whitney's two-sided test that there is no difference, times the
+        number of candidates that are compared with it (Bonferroni's correction).
     """
     table = report.summary()
     columns = ["natural", *(name for name in ATTACKS if name in table), "worst_case"]
-    grouped = table[columns].groupby(report.origins["algorithm"].loc[table.index])
+    names = report.origins["algorithm"].loc[table.index]
+    grouped = table[columns].groupby(names)
     rows = grouped.mean()
     rows["lowest"] = grouped["worst_case"].min()
-    rows["preference"] = [
-        tuning.criterion.preference(natural, worst)
-        for natural, worst in zip(rows["natural"], rows["worst_case"], strict=True)
-    ]
+    rows["preference"] = _preferences(rows, tuning)
+    seeds = {name: _preferences(table[names == name], tuning) for name in rows.index}
+    usual = seeds.pop(usual_setting(tuning))
+    rows["improvement"] = pd.Series({name: probability_of_improvement(one, usual) for name, one in seeds.items()})
+    rows["p"] = pd.Series({name: min(mann_whitney(one, usual) * len(seeds), 1.0) for name, one in seeds.items()})
     return rows.rename_axis("candidate").sort_values("preference", ascending=False)
+
+
+def _preferences(rows: pd.DataFrame, tuning: Tuning) -> list[float]:
+    return [tuning.criterion.preference(*row) for row in rows[["natural", "worst_case"]].to_numpy()]
+
+
+def usual_setting(tuning: Tuning) -> str:
+    """:return: What the study's best are compared with: the paper's setting, of PPO its entry."""
+    return PAPER if tuning.space else ENTRY

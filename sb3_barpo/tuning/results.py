@@ -1,6 +1,7 @@
 """The results of a study: tables, pictures, and the best strength as an entry of the RL Zoo and as a script."""
 
 import json
+import math
 import re
 import warnings
 from collections.abc import Mapping
@@ -19,7 +20,7 @@ from sb3_barpo.algorithms import OURS, algorithm, find
 from sb3_barpo.environments import INNER
 from sb3_barpo.experiment import ENVIRONMENT, Agent, make_env
 from sb3_barpo.expressions import write_kwargs
-from sb3_barpo.figures import COLOURS, canvas, number
+from sb3_barpo.figures import COLOURS, NONE, canvas, number
 from sb3_barpo.schedules import as_schedule
 from sb3_barpo.tuning.strength import merged
 from sb3_barpo.tuning.study import finished, state_name
@@ -292,7 +293,13 @@ def write_study(study: optuna.Study, tuning: Tuning, candidates: dict[str, dict[
 
 def confirmed_markdown(rows: pd.DataFrame) -> str:
     """:return: The table of confirmed candidates."""
-    shown = rows.drop(columns="preference").map(number).reset_index()
-    shown = shown.rename(columns={"worst_case": "worst case", "lowest": "lowest worst case of a seed"})
+    tested = rows[["improvement", "p"]].map(lambda value: NONE if math.isnan(value) else f"{value:.2g}")
+    shown = rows.drop(columns=["preference", *tested]).map(number).join(tested).reset_index()
+    names = {
+        "worst_case": "worst case",
+        "lowest": "lowest worst case of a seed",
+        "improvement": "better with probability",
+    }
+    shown = shown.rename(columns=names)
     align = ["left", *["right"] * (len(shown.columns) - 1)]
     return str(shown.to_markdown(index=False, colalign=align, disable_numparse=True))

@@ -16,13 +16,26 @@ from sb3_barpo.hyperparams import entry
 from sb3_barpo.resume import check_writable
 from sb3_barpo.schedules import as_schedule
 from sb3_barpo.sensors import EPSILON_OF_SHEET, as_sensors
-from sb3_barpo.tuning.confirm import ENTRY, PAPER, Confirmation, by_candidate, candidate, confirm, ranked, strengths
+from sb3_barpo.tuning.confirm import (
+    ENTRY,
+    PAPER,
+    Confirmation,
+    by_candidate,
+    candidate,
+    confirm,
+    ranked,
+    strengths,
+    usual_setting,
+)
 from sb3_barpo.tuning.results import confirmed_markdown, plain, script, write_study, zoo_entry
 from sb3_barpo.tuning.spaces import own_settings
 from sb3_barpo.tuning.study import load_study, state_name, stored_tuning
 from sb3_barpo.tuning.trials import Tuning
 from sb3_barpo.tuning.workers import run_trials
 from sb3_barpo.zoo.settings import check_settings
+
+#: A difference of candidates with a lower p is called more than chance.
+_LEVEL = 0.05
 
 
 @dataclass(frozen=True)
@@ -178,6 +191,9 @@ def _markdown(result: TuningResult, tuning: Tuning, confirmation: Confirmation, 
             f"training, {confirmation.n_seeds} each, and over {confirmation.n_eval_episodes} episodes for each attack "
             f"at ε = {tuning.epsilon:g}"
             + (f"; learned attacks by the budget `{confirmation.budget}`." if confirmation.learns else ".")
+            + f" The last two columns compare seeds with those of {usual_setting(tuning)}, by the criterion: the "
+            "probability that one is better, and p of Mann and Whitney's two-sided test, corrected for the number of "
+            "candidates."
         )
     settings = "\n".join(f"    {line}" for line in zoo_entry(tuning.agent, result.strength).splitlines())
     images = "\n\n".join(f"![{name}]({name})" for name in pictures)
@@ -194,7 +210,7 @@ def _markdown(result: TuningResult, tuning: Tuning, confirmation: Confirmation, 
 
 
 def _verdict(result: TuningResult) -> str:
-    """The best candidate beside the usual setting, in one sentence."""
+    """The best candidate beside the usual setting, and whether the difference may be chance."""
     assert result.confirmed is not None  # for mypy: the caller has looked
     said = {
         name: f"natural return {number(natural)} and worst case {number(worst_case)}"
@@ -206,4 +222,9 @@ def _verdict(result: TuningResult) -> str:
             f"Confirmed on fresh seeds, none of the study's best trials is better than {its_name}, which has "
             f"{said[usual]}."
         )
-    return f"Confirmed on fresh seeds, {result.best} has {said[result.best]}; {its_name} has {said[usual]}."
+    improvement, p = result.confirmed.loc[[result.best], ["improvement", "p"]].to_numpy()[0]
+    return (
+        f"Confirmed on fresh seeds, {result.best} has {said[result.best]}; {its_name} has {said[usual]}. Of one seed "
+        f"of each, that of {result.best} is the better with probability {improvement:.2f} (p = {p:.2g}). "
+        + ("That is more than chance." if p < _LEVEL else "Chance alone may do that: confirm on more seeds.")
+    )
