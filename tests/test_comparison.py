@@ -107,6 +107,21 @@ def test_the_order_of_algorithms() -> None:
         ComparisonReport({})
 
 
+def test_the_lead_of_the_best_is_tested() -> None:
+    """Worst cases 1 to 4, 11 to 14 and 4.5 to 13.5, which has one of four below 11."""
+    worst = {"PPO": (1, 2, 3, 4), "BARPO": (11, 12, 13, 14), "ARPO": (4.5, 11.5, 12.5, 13.5)}
+    given = {name: [(20, 20, one) for one in values] for name, values in worst.items()}
+    compared = ComparisonReport({"A": report("A", given)})
+    p = compared.by_algorithm().set_index("algorithm")["p"]
+    assert math.isnan(p["BARPO"])
+    assert p["PPO"] == pytest.approx(2 / 70)
+    assert p["ARPO"] == pytest.approx(2 * 24 / 70)  # U is 6: 24 of the 70 orders have it as low
+    table = plain(tables.by_algorithm(compared))
+    assert "|62 %|–|" in table
+    assert "|12 %|0.029|" in table
+    assert "three seeds each cannot come below 0.1" in pages.markdown(compared)
+
+
 def test_tables_mark_the_best_of_each_task() -> None:
     assert "|PPO|**105**|**85.0**|30.0|25.0|" in plain(tables.by_attack(comparison(), "One-v0"))
     assert "|BARPO|95.0|70.0|**85.0**|**65.0**|" in plain(tables.by_attack(comparison(), "One-v0"))

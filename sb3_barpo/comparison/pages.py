@@ -111,9 +111,14 @@ def _opening(report: ComparisonReport) -> str:
 def _legend(report: ComparisonReport) -> str:
     mean = "Natural and worst case: interquartile means over the seeds"
     interval = ", with 95 % bootstrap intervals, which are too narrow for few seeds" if report.n_seeds > 1 else ""
+    p = (
+        " p: how often chance alone sets worst cases as far apart as these and those of the task's highest (Mann and "
+        "Whitney's test, two-sided, exact, not corrected for the number of algorithms); three seeds each cannot come "
+        "below 0.1."
+    )
     return (
         f"{mean}{interval}. A seed's worst case is its lowest mean return over the attacks. Kept: worst case over "
-        "natural. Bold: the highest of the task."
+        f"natural. Bold: the highest of the task.{p if report.n_seeds > 1 and len(report.algorithms) > 1 else ''}"
     )
 
 

@@ -13,6 +13,7 @@ from sb3_barpo.evaluation.statistics import (
     N_RESAMPLES,
     bootstrap_interval,
     interquartile_mean,
+    mann_whitney,
     probability_of_improvement,
 )
 
@@ -98,10 +99,13 @@ class ComparisonReport:
         :return: One row a task and algorithm: ``n_seeds``; for ``natural`` and ``worst_case`` the interquartile mean
             over the seeds, the ends of its 95 % bootstrap interval (``natural_low``, ``natural_high``, NaN for one
             seed) and the median (``natural_median``); the interquartile means under each attack; ``kept``, the worst
-            case's share of the natural return, NaN where one of them is not above 0.
+            case's share of the natural return, NaN where one of them is not above 0; ``p``, of Mann and Whitney's
+            two-sided test that worst cases are distributed as those of the algorithm that has the task's highest
+            interquartile mean of them, NaN for that one.
         """
         rows = []
         for env in self.envs:
+            best = max(self.algorithms, key=lambda one: self._worst_case(env, one))
             for algorithm in self.algorithms:
                 if not (n := len(self.scores(env, algorithm))):
                     continue
@@ -117,8 +121,14 @@ class ComparisonReport:
                 }
                 positive = row["natural"] > 0 and row["worst_case"] > 0
                 row["kept"] = row["worst_case"] / row["natural"] if positive else np.nan
+                worst = self.scores(env, algorithm, "worst_case")
+                row["p"] = np.nan if algorithm == best else mann_whitney(worst, self.scores(env, best, "worst_case"))
                 rows.append(row)
         return pd.DataFrame(rows)
+
+    def _worst_case(self, env: str, algorithm: str) -> float:
+        scores = self.scores(env, algorithm, "worst_case")
+        return interquartile_mean(scores) if len(scores) else -np.inf
 
     def scaled(self, measure: str) -> dict[str, list[NDArray[np.float64]]]:
         """

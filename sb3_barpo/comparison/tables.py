@@ -21,10 +21,12 @@ def by_algorithm(report: ComparisonReport, tablefmt: str = "pipe") -> str:
     """
     :param report: The comparison.
     :param tablefmt: ``"pipe"`` for Markdown, or ``"latex_booktabs"``.
-    :return: The interquartile means of natural and worst-case return with their intervals, the medians, and what is
-        kept; one row a task and algorithm, the highest of each task bold.
+    :return: The interquartile means of natural and worst-case return with their intervals, the medians, what is kept,
+        and p of the test against the task's highest worst case, if there are several seeds; one row a task and
+        algorithm, the highest of each task bold.
     """
     table = report.by_algorithm()
+    tested = report.n_seeds > 1 and len(report.algorithms) > 1
     lines = []
     for env, rows in table.groupby("env", sort=False):
         best = {column: rows[column].max() for column in (*MEASURES, "natural_median", "worst_case_median")}
@@ -34,9 +36,10 @@ def by_algorithm(report: ComparisonReport, tablefmt: str = "pipe") -> str:
             medians = [f"{measure}_median" for measure in MEASURES]
             cells += [_best(number(row[name]), several and row[name] == best[name]) for name in medians]
             kept = NONE if np.isnan(row["kept"]) else f"{100 * row['kept']:.0f} %"
-            lines.append([env if k == 0 else "", row["algorithm"], str(row["n_seeds"]), *cells, kept])
+            p = [NONE if np.isnan(row["p"]) else f"{row['p']:.2g}"] if tested else []
+            lines.append([env if k == 0 else "", row["algorithm"], str(row["n_seeds"]), *cells, kept, *p])
     headers = ["task", "algorithm", "seeds", "natural", "worst case", "median natural", "median worst case", "kept"]
-    return _tabulated(headers, lines, tablefmt, 2)
+    return _tabulated([*headers, "p"] if tested else headers, lines, tablefmt, 2)
 
 
 def by_attack(report: ComparisonReport, env: str, tablefmt: str = "pipe") -> str:
